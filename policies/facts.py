@@ -1,0 +1,83 @@
+"""The metadata that a decision is made on, in closed sets; what is missing takes the strictest value.
+
+Facts hold nothing that identifies a person and take few values each, so that decisions can be
+cached and every combination can be checked before a bundle is published.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class DataClass(StrEnum):
+    """How close the data is to a person: 45 CFR 160.103 (phi), 164.514(e) (limited), (b) (the rest)."""
+
+    PHI = "phi"
+    LIMITED = "limited"
+    DEIDENTIFIED = "deidentified"
+    SYNTHETIC = "synthetic"
+
+
+class Purpose(StrEnum):
+    """Why the data is used: codes of the HL7 v3 value set PurposeOfUse."""
+
+    TREAT = "TREAT"
+    ETREAT = "ETREAT"
+    HPAYMT = "HPAYMT"
+    HOPERAT = "HOPERAT"
+    HRESCH = "HRESCH"
+
+
+class Role(StrEnum):
+    """What a principal may be at a site; a token asserts any number of them."""
+
+    CLINICIAN = "clinician"
+    ENGINEER = "engineer"
+    RESEARCHER = "researcher"
+    BILLING = "billing"
+    COMPLIANCE = "compliance"
+    OPERATOR = "operator"
+    APP = "app"
+    DEVICE = "device"
+
+
+class PlacementKind(StrEnum):
+    """Where a request may run at all."""
+
+    NODE = "node"
+    DEVICE = "device"
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What one request is about, without saying whom.
+
+    `jurisdiction` is ISO 3166-1 alpha-2, or 3166-2 for a state, of the data's legal home; the
+    gateway fills the site's own where the caller states none. `on_device` says that a registered
+    device holds the subject's data; `carries_payload` that the request brings tensors of its own.
+    """
+
+    roles: frozenset[Role]
+    model: str
+    jurisdiction: str
+    data_class: DataClass = DataClass.PHI
+    purpose: Purpose = Purpose.TREAT
+    consent: bool = False
+    emergency: bool = False
+    on_device: bool = False
+    carries_payload: bool = True
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """One place that could run the request, as policies see it.
+
+    `placement` is `node:<id>` or `device:<id>`. `holds_subject` is true for the device that holds
+    the subject's data. `agreement` says that the operator signed a business associate agreement
+    (45 CFR 164.504(e)).
+    """
+
+    placement: str
+    kind: PlacementKind
+    jurisdiction: str
+    on_premises: bool = True
+    agreement: bool = False
+    holds_subject: bool = False
