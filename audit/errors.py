@@ -9,15 +9,15 @@ class PseudonymKeyError(AuditError):
     """Raised when a pseudonym key has the wrong size."""
 
 
-class LogUnavailable(AuditError):  # noqa: N818 it names a state that callers answer with 503
+class LogUnavailable(AuditError):
     """Raised to every waiting writer when records cannot be made durable."""
 
 
-class LogCorrupt(AuditError):  # noqa: N818 likewise
+class LogCorrupt(AuditError):
     """Raised when stored log data contradicts itself or a signed checkpoint."""
 
 
-class LogBusy(AuditError):  # noqa: N818 likewise
+class LogBusy(AuditError):
     """Raised on opening a log that another writer holds."""
 
 

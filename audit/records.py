@@ -45,6 +45,7 @@ class Flag(StrEnum):
 
     BREAK_GLASS = "break-glass"
     REPORTED_BY_DEVICE = "reported-by-device"
+    OTHER_MODEL = "other-model"
 
 
 class Problem(StrEnum):
@@ -59,6 +60,7 @@ class Problem(StrEnum):
     FACTS_INVALID = "facts-invalid"
     INPUT_INVALID = "input-invalid"
     INTERNAL = "internal"
+    LOG_UNAVAILABLE = "log-unavailable"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     MODEL_NOT_READY = "model-not-ready"
     MODEL_UNKNOWN = "model-unknown"
@@ -170,7 +172,7 @@ class ReportRecord(Record, frozen=True, kw_only=True, omit_defaults=True, tag="r
 AnyRecord = RequestRecord | DeviceRecord | ReleaseRecord | JobRecord | ReportRecord
 
 _encoder = msgspec.json.Encoder(order="deterministic")
-_decoder = msgspec.json.Decoder(AnyRecord)
+_decoder: msgspec.json.Decoder[AnyRecord] = msgspec.json.Decoder(AnyRecord)
 
 
 def encode(record: AnyRecord) -> bytes:

@@ -1,0 +1,115 @@
+"""Signed notes (C2SP signed-note): text with Ed25519 signatures that name who signed."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+
+from audit.errors import VerificationError
+
+ED25519: Final = b"\x01"
+_ID_BYTES: Final = 4
+_DASH: Final = "\u2014"
+
+
+def key_hash(name: str, key: Ed25519PublicKey) -> bytes:
+    """Return the key id: SHA-256(name || 0x0A || 0x01 || key)[:4]."""
+    encoded = name.encode() + b"\n" + ED25519 + key.public_bytes_raw()
+    return hashlib.sha256(encoded).digest()[:_ID_BYTES]
+
+
+class NoteVerifier(Struct, frozen=True):
+    """A name and the key that signs for it."""
+
+    name: str
+    key: Ed25519PublicKey
+
+    def __str__(self) -> str:
+        """Return the published form: `name+hash+base64(0x01 || key)`."""
+        encoded = base64.b64encode(ED25519 + self.key.public_bytes_raw()).decode()
+        return f"{self.name}+{key_hash(self.name, self.key).hex()}+{encoded}"
+
+    @classmethod
+    def parse(cls, text: str) -> "NoteVerifier":
+        """Return the verifier that `text` publishes.
+
+        Raises:
+            VerificationError: if it is not a well-formed Ed25519 verifier key.
+        """
+        try:
+            name, stated, encoded = text.strip().split("+", 2)
+            raw = base64.b64decode(encoded, validate=True)
+            if raw[:1] != ED25519:
+                raise VerificationError("the verifier key is not an Ed25519 key")
+            key = Ed25519PublicKey.from_public_bytes(raw[1:])
+        except ValueError as error:
+            raise VerificationError("a verifier key reads `name+hash+key`") from error
+        if key_hash(name, key).hex() != stated:
+            raise VerificationError("the verifier key's hash does not match its key")
+        return cls(name, key)
+
+
+class NoteSigner:
+    """Signs notes under one name."""
+
+    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+        if not name or "+" in name or any(character.isspace() for character in name):
+            raise ValueError("a signer's name is not empty and has neither spaces nor '+'")
+        self.verifier = NoteVerifier(name, key.public_key())
+        self._key = key
+        self._prefix = f"{_DASH} {name} "
+        self._hash = key_hash(name, key.public_key())
+
+    def sign(self, text: str) -> bytes:
+        """Return `text`, which must end in a newline, with this signer's signature line."""
+        signature = base64.b64encode(self._hash + self._key.sign(text.encode())).decode()
+        return f"{text}\n{self._prefix}{signature}\n".encode()
+
+
+def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, list[NoteVerifier]]:
+    """Return the note's text and which of `verifiers` signed it; unknown signatures are passed over.
+
+    Raises:
+        VerificationError: if the note is malformed, a known signature does not verify, or nobody
+            known signed it.
+    """
+    try:
+        text, separator, signatures = note.decode().rpartition("\n\n")
+    except UnicodeDecodeError as error:
+        raise VerificationError("the note is not UTF-8 text") from error
+    if not separator or not signatures.endswith("\n"):
+        raise VerificationError("the note has no signature block")
+    text += "\n"
+    known = {(verifier.name, key_hash(verifier.name, verifier.key)): verifier for verifier in verifiers}
+    signed: list[NoteVerifier] = []
+    for line in signatures.splitlines():
+        name, hash_, signature = _signature(line)
+        verifier = known.get((name, hash_))
+        if verifier is None:
+            continue
+        try:
+            verifier.key.verify(signature, text.encode())
+        except InvalidSignature as error:
+            raise VerificationError(f"the signature of {name} does not verify") from error
+        if verifier not in signed:
+            signed.append(verifier)
+    if not signed:
+        raise VerificationError("no trusted key signed the note")
+    return text, signed
+
+
+def _signature(line: str) -> tuple[str, bytes, bytes]:
+    dash, _, rest = line.partition(" ")
+    name, _, encoded = rest.partition(" ")
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise VerificationError("a signature line is malformed") from error
+    if dash != _DASH or not name or len(raw) <= _ID_BYTES:
+        raise VerificationError("a signature line is malformed")
+    return name, raw[:_ID_BYTES], raw[_ID_BYTES:]

@@ -1,0 +1,64 @@
+"""Writes a log's public files: complete tiles, the partial tiles of its edge, the checkpoint."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from audit.wal import sync_folder
+
+CHECKPOINT: Final = "checkpoint"
+
+
+class Publisher:
+    """Writes one log's files; used by one thread at a time.
+
+    Complete tiles are made durable before anyone relies on them. Partial tiles and the checkpoint
+    can always be made again from the write-ahead log, so they are only put in place whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._partial: list[set[str]] = []
+
+    def publish(
+        self, complete: Mapping[str, bytes], partial: Mapping[str, bytes], checkpoint: bytes
+    ) -> None:
+        """Put the files in place, the checkpoint last.
+
+        Raises:
+            OSError: if a file cannot be written; what was in place stays valid.
+        """
+        for path, data in complete.items():
+            self._put(path, data, durable=True)
+        for path, data in partial.items():
+            self._put(path, data, durable=False)
+        self._put(CHECKPOINT, checkpoint, durable=True)
+        for path in complete:
+            shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
+        self._forget(set(partial))
+
+    def _forget(self, partial: set[str]) -> None:
+        """Remove partial tiles that neither this checkpoint nor the one before it needs."""
+        self._partial.append(partial)
+        if len(self._partial) > 2:
+            for path in self._partial.pop(0) - self._partial[0] - partial:
+                (self._folder / path).unlink(missing_ok=True)
+
+    def _put(self, path: str, data: bytes, *, durable: bool) -> None:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.tmp")
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(file, data[written:])
+            if durable:
+                os.fdatasync(file)
+        finally:
+            os.close(file)
+        temporary.replace(target)
+        if durable:
+            sync_folder(target.parent)

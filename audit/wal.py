@@ -1,0 +1,140 @@
+"""The write-ahead log: where records become durable, before anything else is done with them.
+
+Segments `<first index>.wal` hold frames: length and CRC-32 of the leaf (big-endian uint32 each), then
+the leaf. Only the last frames of the last segment can be torn by a crash; they were never answered.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from audit.errors import LogCorrupt
+
+SEGMENT_BYTES: Final = 8 * 1024 * 1024
+
+_FRAME: Final = struct.Struct(">II")
+
+
+class WriteAheadLog:
+    """Appends leaves to the last segment; used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: int | None = None
+        self._durable_bytes = 0
+        self._segments: list[tuple[int, Path]] = []
+        self._dirty = False
+
+    def open(self) -> tuple[int, list[bytes]]:
+        """Open the segments; return the index of the first leaf they hold, and the leaves.
+
+        Torn frames at the very end are cut off.
+
+        Raises:
+            LogCorrupt: if a frame before the last segment's end does not check, or one is missing.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = sorted((int(path.stem), path) for path in self._folder.glob("*.wal"))
+        leaves: list[bytes] = []
+        first = found[0][0] if found else 0
+        for position, (start, path) in enumerate(found):
+            if start != first + len(leaves):
+                raise LogCorrupt(f"the write-ahead log lacks record {first + len(leaves)}")
+            read, valid_bytes = _read_segment(path)
+            last = position == len(found) - 1
+            if not last and valid_bytes != path.stat().st_size:
+                raise LogCorrupt(f"record {start + len(read)} of the write-ahead log is damaged")
+            leaves += read
+            if last:
+                self._durable_bytes = valid_bytes
+        self._segments = found
+        if not found:
+            self._add_segment(0)
+        else:
+            self._file = os.open(found[-1][1], os.O_WRONLY)
+            self._dirty = True
+            self._cut()
+        return first, leaves
+
+    def append(self, leaves: Sequence[bytes], next_index: int) -> None:
+        """Make `leaves` durable; the first of them has the index `next_index`.
+
+        Raises:
+            OSError: if that fails; nothing of them counts then.
+        """
+        self._cut()
+        if self._durable_bytes >= SEGMENT_BYTES:
+            self._add_segment(next_index)
+        data = b"".join(
+            part for leaf in leaves for part in (_FRAME.pack(len(leaf), zlib.crc32(leaf)), leaf)
+        )
+        file = self._descriptor()
+        self._dirty = True
+        written = 0
+        while written < len(data):
+            written += os.pwrite(file, data[written:], self._durable_bytes + written)
+        os.fdatasync(file)
+        self._durable_bytes += len(data)
+        self._dirty = False
+
+    def release(self, durable_size: int) -> None:
+        """Remove the segments whose leaves all stand, durable, in entry bundles."""
+        while len(self._segments) > 1 and self._segments[1][0] <= durable_size:
+            _, path = self._segments.pop(0)
+            path.unlink()
+
+    def close(self) -> None:
+        """Close the segment."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _cut(self) -> None:
+        """Remove what a failed append may have left behind."""
+        if self._dirty:
+            file = self._descriptor()
+            os.ftruncate(file, self._durable_bytes)
+            os.fdatasync(file)
+            self._dirty = False
+
+    def _add_segment(self, first: int) -> None:
+        path = self._folder / f"{first:020}.wal"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        sync_folder(self._folder)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = file
+        self._durable_bytes = 0
+        self._segments.append((first, path))
+
+    def _descriptor(self) -> int:
+        if self._file is None:
+            message = "the write-ahead log is open"
+            raise AssertionError(message)
+        return self._file
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_segment(path: Path) -> tuple[list[bytes], int]:
+    data = path.read_bytes()
+    leaves: list[bytes] = []
+    offset = 0
+    while offset + _FRAME.size <= len(data):
+        length, checksum = _FRAME.unpack_from(data, offset)
+        leaf = data[offset + _FRAME.size : offset + _FRAME.size + length]
+        if len(leaf) != length or not length or zlib.crc32(leaf) != checksum:
+            break
+        leaves.append(leaf)
+        offset += _FRAME.size + length
+    return leaves, offset

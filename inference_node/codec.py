@@ -1,0 +1,366 @@
+"""Requests and responses as bytes: JSON, and the binary tensor data extension, both ways.
+
+Source: Open Inference Protocol v2 (kserve/open-inference-protocol, inference_rest.md) and Triton's
+binary tensor data extension. Error messages name a rule and the tensor's position; they never repeat
+what a caller sent.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Struct, UnsetType
+
+from inference_node.errors import InputInvalid
+from inference_node.oip import (
+    DTYPES,
+    Array,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+    Tensor,
+)
+
+TENSORS_MAX: Final = 256
+DIMENSIONS_MAX: Final = 16
+ELEMENTS_MAX: Final = 2**31
+
+_LENGTH_BYTES: Final = 4
+
+
+class _WireTensor(Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] | UnsetType = UNSET
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class _WireOutput(Struct):
+    name: str
+    parameters: dict[str, Any] | UnsetType = UNSET
+
+
+class _WireRequest(Struct):
+    inputs: list[_WireTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | UnsetType = UNSET
+    outputs: list[_WireOutput] | UnsetType = UNSET
+
+
+class _WireResponse(Struct):
+    model_name: str
+    outputs: list[_WireTensor]
+    model_version: str | None = None
+    id: str | None = None
+    parameters: dict[str, Any] | UnsetType = UNSET
+
+
+_request_decoder = msgspec.json.Decoder(_WireRequest)
+_response_decoder = msgspec.json.Decoder(_WireResponse)
+_floats = msgspec.json.Decoder(list[float])
+_integers = msgspec.json.Decoder(list[int])
+_booleans = msgspec.json.Decoder(list[bool])
+_texts = msgspec.json.Decoder(list[str])
+_anything = msgspec.json.Decoder(list[Any])
+_encode = msgspec.json.Encoder().encode
+
+_DECODERS: Final[Mapping[str, tuple[msgspec.json.Decoder[Any], tuple[type, ...]]]] = {
+    "f": (_floats, (int, float)),
+    "V": (_floats, (int, float)),
+    "i": (_integers, (int,)),
+    "u": (_integers, (int,)),
+    "b": (_booleans, (bool,)),
+    "O": (_texts, (str,)),
+}
+
+
+def decode_request(body: bytes, *, header_length: int | None = None) -> InferRequest:
+    """Return the request in `body`; `header_length` is Inference-Header-Content-Length, if sent.
+
+    An input with neither `data` nor binary data is a named input without a tensor.
+
+    Raises:
+        InputInvalid: if the body is not a well-formed request.
+    """
+    head, tail = _split(body, header_length)
+    try:
+        wire = _request_decoder.decode(head)
+    except msgspec.MsgspecError as error:
+        raise InputInvalid("the body is not a JSON inference request (OIP v2)") from error
+    if not 0 < len(wire.inputs) <= TENSORS_MAX:
+        raise InputInvalid(f"a request has 1 to {TENSORS_MAX} inputs")
+    parameters = wire.parameters or {}
+    request = InferRequest(
+        inputs=_tensors(wire.inputs, tail),
+        id=wire.id,
+        parameters=parameters,
+        binary_output=parameters.get("binary_data_output") is True,
+    )
+    if wire.outputs:
+        if len(wire.outputs) > TENSORS_MAX:
+            raise InputInvalid(f"a request asks for at most {TENSORS_MAX} outputs")
+        request.outputs = [
+            RequestedOutput(name=output.name, binary=_wants_binary(output)) for output in wire.outputs
+        ]
+    return request
+
+
+def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
+    """Return the body for a remote node, tensors in binary, and the length of its JSON head."""
+    chunks: list[bytes] = []
+    inputs = []
+    for tensor in request.inputs:
+        if tensor.array is None:
+            raise InputInvalid("a node can only run inputs that bring data")
+        raw = _to_binary(tensor.array, tensor.datatype)
+        chunks.append(raw)
+        inputs.append(
+            {
+                "name": tensor.name,
+                "shape": tensor.shape,
+                "datatype": tensor.datatype,
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        )
+    head: dict[str, Any] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    if request.id:
+        head["id"] = request.id
+    if request.outputs:
+        head["outputs"] = [
+            {"name": output.name, "parameters": {"binary_data": True}} for output in request.outputs
+        ]
+    encoded = _encode(head)
+    return b"".join([encoded, *chunks]), len(encoded)
+
+
+def decode_response(body: bytes, *, header_length: int | None = None) -> InferResponse:
+    """Return the response in `body`.
+
+    Raises:
+        InputInvalid: if the body is not a well-formed response.
+    """
+    head, tail = _split(body, header_length)
+    try:
+        wire = _response_decoder.decode(head)
+    except msgspec.MsgspecError as error:
+        raise InputInvalid("the body is not a JSON inference response (OIP v2)") from error
+    return InferResponse(
+        model_name=wire.model_name,
+        model_version=wire.model_version or "",
+        id=wire.id,
+        parameters=wire.parameters or {},
+        outputs=_tensors(wire.outputs, tail),
+    )
+
+
+def encode_response(response: InferResponse, request: InferRequest | None) -> tuple[bytes, int | None]:
+    """Return the body, and the length of its JSON head where tensors follow in binary.
+
+    An output is binary if `request` asked for it so, by name or for all.
+    """
+    default = request.binary_output if request is not None else False
+    wanted = {output.name: output.binary for output in request.outputs} if request else {}
+    chunks: list[bytes] = []
+    outputs: list[dict[str, Any]] = []
+    for tensor in response.outputs:
+        array = tensor.array
+        if array is None:
+            message = "a response's tensors have data"
+            raise AssertionError(message)
+        fields: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+        }
+        binary = wanted.get(tensor.name) if wanted else None
+        if default if binary is None else binary:
+            raw = _to_binary(array, tensor.datatype)
+            chunks.append(raw)
+            fields["parameters"] = {"binary_data_size": len(raw)}
+        else:
+            fields["data"] = _to_json(array)
+        outputs.append(fields)
+    head: dict[str, Any] = {
+        "model_name": response.model_name,
+        "model_version": response.model_version,
+        "outputs": outputs,
+    }
+    if response.id:
+        head["id"] = response.id
+    if response.parameters:
+        head["parameters"] = response.parameters
+    encoded = _encode(head)
+    if not chunks:
+        return encoded, None
+    return b"".join([encoded, *chunks]), len(encoded)
+
+
+def tensor_from_json(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> Tensor:
+    """Return a tensor from already parsed JSON.
+
+    Raises:
+        InputInvalid: if data, datatype and shape do not agree.
+    """
+    wire = _WireTensor(name=name, shape=list(shape), datatype=datatype, data=msgspec.Raw(_encode(data)))
+    return _tensors([wire], memoryview(b""))[0]
+
+
+def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
+    if header_length is None:
+        return body, memoryview(b"")
+    if header_length > len(body):
+        raise InputInvalid("Inference-Header-Content-Length is longer than the body")
+    return body[:header_length], memoryview(body)[header_length:]
+
+
+def _tensors(wires: list[_WireTensor], tail: memoryview) -> list[Tensor]:
+    tensors = []
+    offset = 0
+    seen = set()
+    for position, wire in enumerate(wires):
+        if wire.name in seen:
+            raise InputInvalid(f"tensor {position} has the name of an earlier one")
+        seen.add(wire.name)
+        dtype = DTYPES.get(wire.datatype)
+        if dtype is None:
+            raise InputInvalid(f"tensor {position}: datatype is not one of {', '.join(DTYPES)}")
+        elements = _elements(wire.shape, position)
+        size = wire.parameters.get("binary_data_size") if wire.parameters else None
+        array: Array | None = None
+        if size is not None:
+            if wire.data is not UNSET:
+                raise InputInvalid(f"tensor {position} has both `data` and binary data")
+            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                raise InputInvalid(f"tensor {position}: binary_data_size is not a size")
+            if offset + size > len(tail):
+                raise InputInvalid(f"tensor {position}: the body ends before its binary data")
+            raw = tail[offset : offset + size]
+            array = _from_binary(raw, wire.datatype, elements, position).reshape(wire.shape)
+            offset += size
+        elif wire.data is not UNSET:
+            array = _from_json(wire.data, dtype, elements, position).reshape(wire.shape)
+        tensors.append(
+            Tensor(
+                name=wire.name,
+                datatype=wire.datatype,
+                shape=tuple(wire.shape),
+                array=array,
+                binary=size is not None,
+            )
+        )
+    if offset != len(tail):
+        raise InputInvalid("the body goes on after its last tensor")
+    return tensors
+
+
+def _elements(shape: list[int], position: int) -> int:
+    if len(shape) > DIMENSIONS_MAX:
+        raise InputInvalid(f"tensor {position} has more than {DIMENSIONS_MAX} dimensions")
+    if any(dimension < 0 for dimension in shape):
+        raise InputInvalid(f"tensor {position}: a dimension is negative")
+    elements = math.prod(shape)
+    if elements > ELEMENTS_MAX:
+        raise InputInvalid(f"tensor {position} has more than {ELEMENTS_MAX} elements")
+    return elements
+
+
+def _from_json(raw: msgspec.Raw, dtype: np.dtype[Any], elements: int, position: int) -> Array:
+    decoder, kinds = _DECODERS[dtype.kind]
+    try:
+        values: list[Any] = decoder.decode(raw)
+    except msgspec.MsgspecError:
+        values = _flattened(raw, kinds, position)
+    if len(values) != elements:
+        raise InputInvalid(
+            f"tensor {position}: its shape says {elements} elements, its data has another number"
+        )
+    if dtype.kind == "O":
+        array = np.empty(elements, dtype=dtype)
+        array[:] = [value.encode() for value in values]
+        return array
+    try:
+        return np.array(values, dtype=dtype)
+    except OverflowError as error:
+        raise InputInvalid(f"tensor {position}: a value does not fit its datatype") from error
+
+
+def _flattened(raw: msgspec.Raw, kinds: tuple[type, ...], position: int) -> list[Any]:
+    """Return the leaves of nested lists, row by row; the protocol allows both forms."""
+    try:
+        level: list[Any] = _anything.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise InputInvalid(f"tensor {position}: data is not a list") from error
+    for _ in range(DIMENSIONS_MAX):
+        if not level or not isinstance(level[0], list):
+            break
+        if not all(isinstance(item, list) for item in level):
+            raise InputInvalid(f"tensor {position}: data is nested unevenly")
+        if len({len(item) for item in level}) > 1:
+            raise InputInvalid(f"tensor {position}: data is nested unevenly")
+        level = [leaf for item in level for leaf in item]
+    if any(type(leaf) not in kinds for leaf in level):
+        raise InputInvalid(f"tensor {position}: a value is not of the tensor's datatype")
+    return level
+
+
+def _from_binary(raw: memoryview, datatype: str, elements: int, position: int) -> Array:
+    if datatype == "BYTES":
+        return _split_bytes(raw, elements, position)
+    dtype = DTYPES[datatype]
+    if len(raw) != elements * dtype.itemsize:
+        raise InputInvalid(
+            f"tensor {position}: its shape needs {elements * dtype.itemsize} bytes of binary data"
+        )
+    array = np.frombuffer(raw, dtype=dtype.newbyteorder("<") if dtype.kind != "V" else dtype)
+    if dtype.kind == "b" and raw and max(raw) > 1:
+        raise InputInvalid(f"tensor {position}: a boolean is neither 0 nor 1")
+    return array
+
+
+def _split_bytes(raw: memoryview, elements: int, position: int) -> Array:
+    values: list[bytes] = []
+    offset = 0
+    while offset < len(raw) and len(values) < elements:
+        start = offset + _LENGTH_BYTES
+        offset = start + int.from_bytes(raw[offset:start], "little")
+        if offset > len(raw):
+            raise InputInvalid(f"tensor {position}: an element is longer than the binary data")
+        values.append(bytes(raw[start:offset]))
+    if len(values) != elements or offset != len(raw):
+        raise InputInvalid(f"tensor {position}: its shape says another number of elements")
+    array = np.empty(elements, dtype=np.object_)
+    array[:] = values
+    return array
+
+
+def _to_binary(array: Array, datatype: str) -> bytes:
+    if datatype == "BYTES":
+        items = [_as_bytes(item) for item in array.ravel()]
+        return b"".join(len(item).to_bytes(_LENGTH_BYTES, "little") + item for item in items)
+    return array.tobytes()
+
+
+def _to_json(array: Array) -> list[Any]:
+    if array.dtype.kind == "O":
+        try:
+            return [_as_bytes(item).decode() for item in array.ravel()]
+        except UnicodeDecodeError as error:
+            raise InputInvalid("an output is not text; ask for it in binary") from error
+    flat = array.ravel()
+    if flat.dtype.kind == "V":
+        return flat.astype(np.float32).tolist()
+    return flat.tolist()
+
+
+def _as_bytes(item: Any) -> bytes:  # noqa: ANN401 an element of an object array
+    return item if isinstance(item, bytes) else str(item).encode()
+
+
+def _wants_binary(output: _WireOutput) -> bool | None:
+    wanted = output.parameters.get("binary_data") if output.parameters else None
+    if wanted is not None and not isinstance(wanted, bool):
+        raise InputInvalid("an output's binary_data is true or false")
+    return wanted

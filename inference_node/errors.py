@@ -1,0 +1,41 @@
+"""What can go wrong in `inference_node`; messages never quote a tensor's values."""
+
+
+class NodeError(Exception):
+    """Root of this package's errors."""
+
+
+class InputInvalid(NodeError):
+    """Raised when a request is malformed or does not fit the model; the message names the rule."""
+
+
+class ModelUnknown(NodeError):
+    """Raised when the repository has no such model or version."""
+
+
+class ModelNotReady(NodeError):
+    """Raised when the model exists and cannot serve; `reason` is a code for the operator."""
+
+
+class QueueFull(NodeError):
+    """Raised at once when as many requests wait as the queue may hold."""
+
+
+class DeadlineExceeded(NodeError):
+    """Raised when a request's time was over before it began to run."""
+
+
+class ExecutionFailed(NodeError):
+    """Raised when the runtime failed; its own message may quote values and is not passed on."""
+
+
+class NodeUnreachable(NodeError):
+    """Raised when a remote node did not take the request; it is certain that nothing ran."""
+
+
+class NodeFailed(NodeError):
+    """Raised when a remote node took the request and no valid answer came; it may have run."""
+
+
+class RepositoryError(NodeError):
+    """Raised when the model repository itself cannot be used."""

@@ -1,0 +1,89 @@
+"""The gateway's front door: one ASGI application that sends each path to what serves it."""
+
+import time
+
+from audit import LogUnavailable, serve_log
+from audit.records import Action, Problem
+from policies import ApiAction
+from secure_gateway import respond
+from secure_gateway.asgi import Application, Receive, Scope, Send, send_response
+from secure_gateway.channel import POLICY_VIOLATION, TRY_AGAIN_LATER
+from secure_gateway.claims import NO_CLAIMS
+from secure_gateway.control import build_control
+from secure_gateway.errors import Refusal
+from secure_gateway.exchange import Call
+from secure_gateway.gateway import Gateway
+from secure_gateway.rest import RestApi
+
+CHANNEL_PATH = "/v1/channel"
+
+
+def build_app(gateway: Gateway) -> Application:
+    """Return the ASGI application of `gateway`.
+
+    `/v2` is the Open Inference Protocol, `/v1` the control routes and the device channel,
+    `/checkpoint` and `/tile/` the transparency log.
+    """
+    rest = RestApi(gateway)
+    control = build_control(gateway)
+    log = serve_log(gateway.parts.log)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path.startswith("/v2/") or path == "/v2":
+                await rest(scope, receive, send)
+            elif path == "/checkpoint" or path.startswith("/tile/"):
+                await log(scope, receive, send)
+            elif path.startswith("/v1/") or path == "/openapi.json":
+                await control(scope, receive, send)
+            else:
+                await _not_found(gateway, scope, send)
+        elif scope["type"] == "websocket":
+            await _channel(gateway, scope, receive, send)
+        else:
+            message = "the server runs this application without lifespan events"
+            raise AssertionError(message)
+
+    return app
+
+
+async def _channel(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """Accept a device's channel once it is authenticated, authorized and recorded."""
+    await receive()
+    call = _call(scope, Action.CONNECT)
+    try:
+        if scope["path"] != CHANNEL_PATH:
+            refusal = Refusal(Problem.NOT_FOUND, f"Devices connect to {CHANNEL_PATH}.")
+            answer = await gateway.pipeline.refuse(call, refusal)
+        else:
+            answer = await gateway.pipeline.authorize(call, ApiAction.CHANNEL_OPEN)
+    except LogUnavailable:
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        return
+    principal = answer.exchange.principal
+    if answer.exchange.refusal is not None or principal is None:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    await send({"type": "websocket.accept"})
+    await gateway.hub.serve(principal.id, receive, send)
+
+
+async def _not_found(gateway: Gateway, scope: Scope, send: Send) -> None:
+    refusal = Refusal(Problem.NOT_FOUND, "The gateway serves /v2, /v1, /checkpoint and /tile.")
+    try:
+        answer = await gateway.pipeline.refuse(_call(scope, Action.INFER), refusal)
+    except LogUnavailable:
+        await send_response(send, *respond.log_unavailable())
+    else:
+        await send_response(send, *respond.http(answer))
+
+
+def _call(scope: Scope, action: Action) -> Call:
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return Call(
+        action=action,
+        authorization=headers.get(b"authorization"),
+        claims=NO_CLAIMS,
+        started_ns=time.monotonic_ns(),
+    )

@@ -1,0 +1,74 @@
+"""The little that plain ASGI needs: reading a bounded body, sending one response."""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from audit.records import Problem
+from secure_gateway.errors import Refusal
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """Raised when the caller hung up before its body was read."""
+
+
+async def read_body(receive: Receive, declared: bytes | None, limit_bytes: int) -> bytes:
+    """Return the whole body.
+
+    `declared` is the Content-Length header, if any: too large a one is refused unread.
+
+    Raises:
+        Refusal: body-too-large past `limit_bytes`, body-malformed if Content-Length is no number.
+        ClientGone: if the caller hung up.
+    """
+    if declared is not None:
+        if not declared.isdigit():
+            raise Refusal(Problem.BODY_MALFORMED, "Content-Length must be a number.")
+        if int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = event.get("body", b"")
+    if not event.get("more_body", False):
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return body
+    chunks, size = [body], len(body)
+    while event.get("more_body", False):
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = event.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+    if size > limit_bytes:
+        raise _too_large(limit_bytes)
+    return b"".join(chunks)
+
+
+async def send_response(
+    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Send one complete response; Content-Length is added here."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _too_large(limit_bytes: int) -> Refusal:
+    return Refusal(
+        Problem.BODY_TOO_LARGE,
+        f"The body is larger than this gateway's limit of {limit_bytes} bytes.",
+    )

@@ -1,0 +1,40 @@
+"""Stage 1, who: turn the Authorization header into a principal, or refuse."""
+
+from audit.records import Problem
+from policies import DeviceVerifier, Principal, TokenExpired, TokenInvalid, TokenVerifier
+from secure_gateway.errors import Refusal
+
+_BEARER = b"bearer "
+
+
+class Authenticator:
+    """Accepts bearer tokens of the site and assertions that enrolled devices sign themselves."""
+
+    def __init__(self, tokens: TokenVerifier, devices: DeviceVerifier) -> None:
+        self._tokens = tokens
+        self._devices = devices
+
+    def authenticate(self, authorization: bytes | None) -> Principal:
+        """Return who is calling.
+
+        Raises:
+            Refusal: token-missing, token-invalid or token-expired.
+        """
+        if authorization is None:
+            raise Refusal(Problem.TOKEN_MISSING, "Send `Authorization: Bearer <token>`.")
+        if authorization[:7].lower() != _BEARER:
+            raise Refusal(Problem.TOKEN_INVALID, "Only the Bearer scheme is understood.")
+        token = authorization[7:]
+        try:
+            if self._devices.is_assertion(token):
+                return self._devices.verify(token)
+            return self._tokens.verify(token)
+        except TokenExpired as error:
+            raise Refusal(
+                Problem.TOKEN_EXPIRED, "The token has expired; ask your issuer for a fresh one."
+            ) from error
+        except TokenInvalid as error:
+            raise Refusal(
+                Problem.TOKEN_INVALID,
+                "The token was not issued for this site, or its signature does not verify.",
+            ) from error

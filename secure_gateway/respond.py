@@ -1,0 +1,87 @@
+"""Stage 7, answer: an HTTP status, headers and body from a finished exchange.
+
+A served answer carries its placement, policies, citations and record in the response's `parameters`
+(so that unmodified clients can read them) and in headers.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from audit.records import Problem
+from inference_node import encode_response
+from secure_gateway import problems
+from secure_gateway.errors import Refusal
+from secure_gateway.exchange import Answer, Exchange
+
+Http = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+_JSON = (b"content-type", b"application/json")
+_OCTETS = (b"content-type", b"application/octet-stream")
+
+
+def http(answer: Answer) -> Http:
+    """Return the HTTP response for `answer`."""
+    exchange = answer.exchange
+    if exchange.refusal is not None:
+        return refusal(exchange.refusal, record=answer.record)
+    response = exchange.response
+    if response is None:
+        message = "a served inference has a response"
+        raise AssertionError(message)
+    response.parameters.update(parameters(exchange, answer.record))
+    body, header_length = encode_response(response, exchange.request)
+    headers = [(b"bedside-record", answer.record.encode())]
+    if exchange.placement is not None:
+        headers.append((b"bedside-placement", exchange.placement.encode()))
+    if header_length is None:
+        headers.append(_JSON)
+    else:
+        headers.append(_OCTETS)
+        headers.append((b"inference-header-content-length", b"%d" % header_length))
+    return 200, headers, body
+
+
+def refusal(refusal: Refusal, *, record: str | None) -> Http:
+    """Return the problem document for `refusal`, with OIP's `error` member for `/v2` clients."""
+    fields = problems.document(refusal, record=record)
+    fields["error"] = _sentence(fields)
+    headers = problems.headers(refusal)
+    if record is not None:
+        headers.append((b"bedside-record", record.encode()))
+    return fields["status"], headers, problems.encode(fields)
+
+
+def log_unavailable() -> Http:
+    """Return the answer for a request that could not be recorded: 503, and nothing of its result."""
+    return refusal(
+        Refusal(
+            Problem.LOG_UNAVAILABLE,
+            "The audit log cannot be written, so nothing is served; tell the site's operator.",
+            retry_after_s=5,
+        ),
+        record=None,
+    )
+
+
+def parameters(exchange: Exchange, record: str) -> dict[str, Any]:
+    """Return what a served answer says about itself."""
+    decision = exchange.decision
+    fields: dict[str, Any] = {
+        "bedside_record": record,
+        "bedside_placement": exchange.placement or "",
+    }
+    if decision is not None:
+        fields["bedside_policies"] = _joined(decision.policies)
+        fields["bedside_citations"] = _joined(decision.citations)
+        if decision.obligations:
+            fields["bedside_obligations"] = _joined(decision.obligations)
+    return fields
+
+
+@lru_cache(maxsize=1024)
+def _joined(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _sentence(fields: dict[str, Any]) -> str:
+    return f"{fields['title']}: {fields['detail']}"
