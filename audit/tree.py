@@ -182,3 +182,43 @@ def fold_complete(hashes: list[bytes]) -> bytes:
     for hash_ in hashes:
         frontier.append(hash_)
     return frontier.root()
+
+
+class FileNodes:
+    """Complete subtrees of a published log of `size` entries, read from its hash tiles."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._size = size
+        self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._folded: dict[tuple[int, int], bytes] = {}
+
+    def node(self, level: int, index: int) -> bytes:
+        """Return the root of the 2**level leaves from index * 2**level on.
+
+        Raises:
+            LogCorrupt: if the tile that holds it is missing.
+        """
+        known = self._folded.get((level, index))
+        if known is None:
+            tile_level, height = divmod(level, HEIGHT)
+            tile, position = divmod(index, WIDTH >> height)
+            start = position << height
+            hashes = self._tile(tile_level, tile)[start : start + (1 << height)]
+            known = self._folded[level, index] = fold_complete(hashes)
+        return known
+
+    def _tile(self, level: int, index: int) -> list[bytes]:
+        hashes = self._tiles.get((level, index))
+        if hashes is None:
+            width = min(WIDTH, (self._size >> (HEIGHT * level)) - index * WIDTH)
+            for path in (tile_path(level, index, width), tile_path(level, index)):
+                if (self._folder / path).is_file():
+                    hashes = split_hashes((self._folder / path).read_bytes())
+                    break
+            else:
+                raise LogCorrupt(f"{tile_path(level, index, width)} is missing")
+            self._tiles[level, index] = hashes
+            if len(self._tiles) > CACHED_TILES:
+                self._tiles.popitem(last=False)
+        return hashes

@@ -1,14 +1,13 @@
 """The data plane: it decides where a request may run, runs it there, records it, then answers."""
 
 from secure_gateway.directory import DeviceDirectory
-from secure_gateway.errors import ConfigurationError, GatewayError, RegistryError
+from secure_gateway.errors import GatewayError, RegistryError
 from secure_gateway.gateway import Gateway, GatewayParts
 from secure_gateway.nodes import EmbeddedNode, RemoteNode, SiteNode
-from secure_gateway.run import bind, serve
+from secure_gateway.run import serve
 from secure_gateway.settings import GatewaySettings, NodeEntry
 
 __all__ = [
-    "ConfigurationError",
     "DeviceDirectory",
     "EmbeddedNode",
     "Gateway",
@@ -19,6 +18,5 @@ __all__ = [
     "RegistryError",
     "RemoteNode",
     "SiteNode",
-    "bind",
     "serve",
 ]

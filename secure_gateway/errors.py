@@ -7,10 +7,6 @@ class GatewayError(Exception):
     """Root of this package's errors."""
 
 
-class ConfigurationError(GatewayError):
-    """Raised at start-up when the settings cannot work; the message names the setting."""
-
-
 class RegistryError(GatewayError):
     """Raised when a device registry is unsigned, forged, malformed or older than the one in use."""
 

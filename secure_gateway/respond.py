@@ -72,7 +72,7 @@ def parameters(exchange: Exchange, record: str) -> dict[str, Any]:
     }
     if decision is not None:
         fields["bedside_policies"] = _joined(decision.policies)
-        fields["bedside_citations"] = _joined(decision.citations)
+        fields["bedside_citations"] = "; ".join(decision.citations)
         if decision.obligations:
             fields["bedside_obligations"] = _joined(decision.obligations)
     return fields

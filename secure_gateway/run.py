@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from secure_gateway.app import build_app
-from secure_gateway.errors import ConfigurationError
 from secure_gateway.gateway import Gateway
 
 GRACE_S = 10
@@ -22,36 +21,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one.
-
-    Raises:
-        ConfigurationError: if the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another port"
-        ) from error
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
-
-
 async def serve(
     gateway: Gateway,
     listener: socket.socket,
     stop: asyncio.Event,
-    ready: Callable[[str], None],
+    ready: Callable[[], None],
 ) -> None:
     """Serve `gateway` on `listener` until `stop` is set, then drain and close everything.
 
-    `ready` is called with the base URL once requests are accepted.
+    `ready` is called once requests are accepted.
     """
     await gateway.start()
     server = _Server(
@@ -73,8 +51,7 @@ async def serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway-http")
     stopping = asyncio.create_task(stop.wait(), name="gateway-stop")
     try:
-        host, port = listener.getsockname()[:2]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        ready()
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         # Device channels never end by themselves; closing them first lets the drain finish.
         await gateway.hub.close()

@@ -1,0 +1,5 @@
+"""The command `bedside`."""
+
+from bedside.cli.main import main
+
+__all__ = ["main"]

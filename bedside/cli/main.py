@@ -1,0 +1,89 @@
+"""The command line: one command for each component and task."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bedside.cli import audit, coordinator, models, policy, token
+from bedside.cli.options import ConfigOption, open_site, say
+from bedside.errors import BedsideError
+
+app = typer.Typer(
+    name="bedside",
+    help="Serve machine-learning models where the data is allowed to be, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(token.app, name="token")
+app.add_typer(audit.app, name="audit")
+app.add_typer(policy.app, name="policy")
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and exit status 1."""
+    try:
+        app()
+    except BedsideError as error:
+        sys.stderr.write(f"bedside: {error}\n")
+        sys.exit(1)
+
+
+@app.command()
+def up(config: ConfigOption = None) -> None:
+    """Start a whole site to stay up: gateway, node, coordinator. Ctrl-C stops it."""
+    from bedside.up import run_up  # noqa: PLC0415 a command pays for its own imports only
+
+    run_up(open_site(config), say)
+
+
+@app.command()
+def demo(
+    state: Annotated[
+        Path | None, typer.Option(help="where to leave the run's files [default: a new folder]")
+    ] = None,
+) -> None:
+    """Run the main job end to end with real processes, and check every expectation."""
+    from bedside.demo import run_demo  # noqa: PLC0415 likewise
+
+    run_demo(state)
+
+
+@app.command()
+def gateway(config: ConfigOption = None) -> None:
+    """Run the gateway: it decides, routes, records and answers."""
+    from bedside.serving import run_gateway  # noqa: PLC0415 likewise
+
+    run_gateway(open_site(config), say)
+
+
+@app.command()
+def node(
+    listen: Annotated[
+        str, typer.Option(help="host:port (port 0 takes a free one) or unix:/path")
+    ] = "127.0.0.1:8090",
+    secret: Annotated[
+        str | None,
+        typer.Option(help="only gateways with this secret may call; a reference: file:/path"),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run a node: it serves the model repository to gateways."""
+    from bedside.serving import run_node  # noqa: PLC0415 likewise
+
+    run_node(open_site(config), listen, secret, say)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def device(context: typer.Context) -> None:
+    """Enrol and run a device: the Python SDK as an agent."""
+    from bedside_client.__main__ import main as run_device  # noqa: PLC0415 likewise
+
+    raise typer.Exit(run_device(context.args))

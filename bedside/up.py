@@ -1,0 +1,108 @@
+"""`bedside up`: a whole embedded site that stays up until it is stopped."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from bedside.children import Child, bedside_command
+from bedside.compose import open_gateway
+from bedside.config import Config
+from bedside.example.data import FEATURES, split
+from bedside.example.training import EXAMPLE_MODEL
+from bedside.listen import listen_tcp, url_of
+from bedside.serving import Say, run_until_stopped
+from bedside.site import Site
+from policies import Role
+from secure_gateway import serve
+
+DAY_S: Final = 86400
+START_TIMEOUT_S: Final = 90
+
+
+def run_up(site: Site, say: Say) -> None:
+    """Start gateway, node and coordinator; print how to use them; stop on SIGINT or SIGTERM."""
+    if not site.releases().list():
+        say("no model yet: training and publishing the example (once, a few seconds)")
+        from bedside.example.publish import publish_example  # noqa: PLC0415 torch takes seconds
+
+        publish_example(site, split(), site.data / "training")
+    site.bundle()
+    listener = listen_tcp(site.config.gateway.host, site.config.gateway.port)
+    gateway_url = url_of(listener)
+    coordinator = _start_coordinator(site, gateway_url)
+    try:
+        line = coordinator.wait_for(lambda text: " ready at " in text, START_TIMEOUT_S)
+        coordinator_url = line.rpartition(" ")[2]
+        config = site.config.model_copy(
+            update={"coordinator": site.config.coordinator.model_copy(update={"url": coordinator_url})}
+        )
+        located = Site(config)
+
+        async def work(stop: asyncio.Event) -> None:
+            gateway = await open_gateway(located)
+            await serve(
+                gateway,
+                listener,
+                stop,
+                lambda: _greet(located, gateway_url, coordinator_url, say),
+            )
+            say("stopped")
+
+        run_until_stopped(work)
+    finally:
+        coordinator.stop()
+
+
+def _start_coordinator(site: Site, gateway_url: str) -> Child:
+    """Start the coordinator with this process's own configuration, through its environment."""
+    return Child(
+        "coordinator",
+        bedside_command("coordinator"),
+        log=site.data / "output" / "coordinator.log",
+        environment={**environment_of(site.config), "BEDSIDE_COORDINATOR__GATEWAY_URL": gateway_url},
+    )
+
+
+def environment_of(config: Config) -> dict[str, str]:
+    """Return the environment that gives a child process the same configuration."""
+    fields = json.loads(config.model_dump_json(exclude_none=True))
+    environment = {"BEDSIDE_DATA": str(config.data.expanduser().resolve())}
+    for name, value in fields.items():
+        if name == "data":
+            continue
+        environment[f"BEDSIDE_{name.upper()}"] = (
+            json.dumps(value) if isinstance(value, dict) else str(value)
+        )
+    return environment
+
+
+def _greet(site: Site, gateway_url: str, coordinator_url: str, say: Say) -> None:
+    issuer = site.token_issuer()
+    clinician = issuer.issue("dr.adams", [Role.CLINICIAN], lifetime_s=DAY_S)
+    operator = issuer.issue("it.operator", [Role.OPERATOR, Role.ENGINEER], lifetime_s=DAY_S)
+    row = [round(float(value), 4) for value in split().test[0].features]
+    body = {"inputs": [{"name": "x", "shape": [1, FEATURES], "datatype": "FP32", "data": row}]}
+    say(f"""Bedside is up: site {site.config.site}, {site.config.jurisdiction}
+  gateway      {gateway_url}      Open Inference Protocol v2 under /v2, the log under /checkpoint
+  coordinator  {coordinator_url}      devices, releases, federated jobs under /v1
+  data         {_shown(site.data)}
+
+A clinician's token, good for a day:
+  export TOKEN={clinician}
+
+Ask the model about a patient (this line works as it is):
+  curl -s {gateway_url}/v2/models/{EXAMPLE_MODEL}/infer -H "Authorization: Bearer $TOKEN" \\
+    -H 'Bedside-Subject: mrn-0001' -H 'Bedside-Purpose: TREAT' -d '{json.dumps(body)}'
+
+An operator's token, for devices and federated jobs:
+  export OPERATOR={operator}
+
+Then: bedside audit records | bedside audit verify | bedside audit report
+Ctrl-C stops everything.""")
+
+
+def _shown(path: Path) -> str:
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here

@@ -1,0 +1,55 @@
+"""ONNX Runtime on the device, imported only when a model runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside_client.errors import ModelFailed, RuntimeMissing
+
+Array = npt.NDArray[Any]
+
+_SILENT = 4
+
+
+class LocalModel:
+    """One model, loaded from verified bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        """Load the model.
+
+        Raises:
+            RuntimeMissing: if ONNX Runtime is not installed.
+            ModelFailed: if it cannot load the model.
+        """
+        try:
+            import onnxruntime as ort  # noqa: PLC0415 an app that never runs models need not pay for it
+        except ImportError as error:
+            raise RuntimeMissing(
+                "install bedside-client[onnx] or bedside-client[onnx-gpu] to run models here"
+            ) from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        # The runtime's own messages can quote values.
+        options.log_severity_level = _SILENT
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelFailed("the model cannot be loaded on this device") from error
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Return the outputs by name, all if none are named.
+
+        Raises:
+            ModelFailed: if the model does not run on these inputs; the reason is withheld, since it
+                can quote values.
+        """
+        names = list(outputs or self.outputs)
+        feed = {name: np.asarray(value, dtype=np.float32) for name, value in inputs.items()}
+        try:
+            return dict(zip(names, self._session.run(names, feed), strict=True))
+        except Exception:  # noqa: BLE001 the runtime raises many types of its own
+            raise ModelFailed("the model could not be run on these inputs") from None

@@ -1,0 +1,1 @@
+"""What the Flower app bundle carries: two names, and no logic."""

@@ -1,0 +1,5 @@
+"""Points at the installed ClientApp."""
+
+from bedside_client.federated import app
+
+__all__ = ["app"]

@@ -1,0 +1,5 @@
+"""Points at the installed ServerApp."""
+
+from coordinator.federated.server import app
+
+__all__ = ["app"]

@@ -1,0 +1,36 @@
+"""The signed job that devices check before they take part."""
+
+import json
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner
+
+PAYLOAD_TYPE: Final = "application/vnd.bedside.job+json"
+
+
+class FederatedJob(Struct, frozen=True, kw_only=True):
+    """What every device of a cohort is asked to do, in the same words."""
+
+    id: str
+    site: str
+    kind: str
+    model: str
+    version: str
+    digest: str
+    threshold: float
+    bins: int
+    cohort_minimum: int
+    created: datetime
+    expires: datetime
+
+
+def sign_job(job: FederatedJob, key: Ed25519PrivateKey) -> bytes:
+    """Return the job as a signed document."""
+    envelope = Envelope(msgspec.json.encode(job, order="deterministic"), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(key))
+    return json.dumps(envelope.to_dict()).encode()

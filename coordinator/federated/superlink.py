@@ -1,0 +1,171 @@
+"""Flower's SuperLink as a child process, and runs submitted to it; nobody types `flwr`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from coordinator.errors import JobError
+
+APP: Final = Path(__file__).parent / "app"
+HOST: Final = "127.0.0.1"
+START_TIMEOUT_S: Final = 60.0
+STOP_GRACE_S: Final = 10.0
+POLL_S: Final = 0.1
+STATUS_EVERY_S: Final = 5.0
+
+_ENDED: Final = "finished"
+
+
+class SuperLink:
+    """Owns one SuperLink. Its state is kept in memory only: replies of devices never reach a disk."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self._folder = folder
+        self._port = port or _free_port()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """Where SuperNodes connect: host:port."""
+        return f"{HOST}:{self._port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start the process and wait until it accepts connections.
+
+        Raises:
+            JobError: if it does not start.
+        """
+        log = await asyncio.to_thread(self._prepare)
+        with log:
+            self._process = await asyncio.create_subprocess_exec(
+                _program("flower-superlink"),
+                "--insecure",
+                "--disable-runtime-dependency-installation",
+                "--host",
+                HOST,
+                "--port",
+                str(self._port),
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+                # A group of its own: it starts a process for each run, and all must end with it.
+                start_new_session=True,
+            )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while not await self._accepts():
+                    if not self.running:
+                        raise JobError("Flower's SuperLink ended at once; see superlink.log")
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise JobError("Flower's SuperLink did not start in time; see superlink.log") from error
+
+    async def stop(self) -> None:
+        """End the process and everything that it started."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_GRACE_S):
+                await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+    async def run(self, document: Path, result: Path, timeout_s: float) -> None:
+        """Submit one run and wait until it has written `result`.
+
+        Raises:
+            JobError: if it cannot be submitted, fails, or takes longer than `timeout_s`.
+        """
+        if not self.running:
+            raise JobError("Flower's SuperLink is not running")
+        settings = f'job-file="{document}" result-file="{result}" timeout-s={max(timeout_s / 2, 5.0)}'
+        answer = await self._flwr("run", str(APP), "bedside", "--run-config", settings)
+        run_id = answer.get("run-id")
+        if not isinstance(run_id, str):
+            raise JobError("Flower did not accept the run")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wait(run_id, result)
+        except TimeoutError as error:
+            raise JobError("the run did not end in time") from error
+
+    async def _wait(self, run_id: str, result: Path) -> None:
+        loop = asyncio.get_running_loop()
+        ask_at = loop.time() + STATUS_EVERY_S
+        while not await asyncio.to_thread(result.exists):
+            if not self.running:
+                raise JobError("Flower's SuperLink ended during the run")
+            if loop.time() >= ask_at:
+                answer = await self._flwr("ls", "bedside", "--run-id", run_id)
+                ended = any(run["status"].startswith(_ENDED) for run in answer.get("runs", ()))
+                if ended and not await asyncio.to_thread(result.exists):
+                    raise JobError("the run failed; see superlink.log")
+                ask_at = loop.time() + STATUS_EVERY_S
+            await asyncio.sleep(POLL_S)
+
+    async def _flwr(self, *arguments: str) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            _program("flwr"),
+            *arguments,
+            "--format",
+            "json",
+            env=self._environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        output, _ = await process.communicate()
+        try:
+            answer: dict[str, Any] = json.loads(output)
+        except ValueError as error:
+            raise JobError("Flower's command line did not answer") from error
+        return answer
+
+    async def _accepts(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(HOST, self._port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _prepare(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 an open binary file
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "config.toml").write_text(
+            f'[superlink]\ndefault = "bedside"\n\n[superlink.bedside]\naddress = "{self.address}"\n'
+            "insecure = true\n"
+        )
+        return (self._folder / "superlink.log").open("ab")
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "FLWR_HOME": str(self._folder),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+        }
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,13 @@
+"""Runs the coordinator's migrations; called by alembic."""
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from coordinator.store import Base
+
+engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()
