@@ -177,7 +177,11 @@ class Log:
         for leaf in leaves:
             self._tree.append(leaf)
         self._check_published()
-        return sign_checkpoint(self._signer, self._tree.size, self._tree.root())
+        checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
+        complete = self._tree.unwritten()
+        self._publisher.publish(complete, self._tree.partial(), checkpoint.note)
+        self._tree.written(list(complete))
+        return checkpoint
 
     def _check_published(self) -> None:
         path = self._folder / CHECKPOINT

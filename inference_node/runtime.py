@@ -15,6 +15,7 @@ from inference_node.settings import Device
 
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
+NVIDIA_CONTROL: Final = Path("/dev/nvidiactl")
 
 _DATATYPES: Final[Mapping[str, str]] = {
     "tensor(bool)": "BOOL",
@@ -52,8 +53,9 @@ def choose_provider(device: Device) -> str:
 
 
 def _cuda_works() -> bool:
-    # The provider is compiled in even where there is no GPU; only a session tells.
-    if CUDA not in ort.get_available_providers():
+    # The provider is compiled in even where there is no GPU. Only a session tells whether it works,
+    # and complains loudly where there is no driver at all: look for that first.
+    if CUDA not in ort.get_available_providers() or not NVIDIA_CONTROL.exists():
         return False
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     value = onnx.helper.make_tensor_value_info

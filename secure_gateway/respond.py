@@ -84,4 +84,7 @@ def _joined(names: tuple[str, ...]) -> str:
 
 
 def _sentence(fields: dict[str, Any]) -> str:
-    return f"{fields['title']}: {fields['detail']}"
+    # Clients of the protocol show only this text, so it names the policies and the record too.
+    named = f" ({', '.join(fields['policies'])})" if "policies" in fields else ""
+    recorded = f" [record {fields['record']}]" if "record" in fields else ""
+    return f"{fields['title']}{named}: {fields['detail']}{recorded}"

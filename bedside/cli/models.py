@@ -27,7 +27,7 @@ def list_models(config: ConfigOption = None) -> None:
                 f"{release.created:%Y-%m-%d %H:%M}",
                 ", ".join(f"{t.name} {t.datatype}{list(t.shape)}" for t in release.inputs),
                 ", ".join(f"{t.name} {t.datatype}{list(t.shape)}" for t in release.outputs),
-                f"{release.equivalence.max_abs_difference:.2g} (max {release.equivalence.tolerance:.2g})",
+                f"{release.equivalence.max_abs_difference:.2g}",
             )
     except CoordinatorError as error:
         raise BedsideError(str(error)) from error
@@ -52,6 +52,6 @@ def publish_example(
     release = published.release
     difference = release.equivalence.max_abs_difference
     say(
-        f"{release.model} version {release.version}: {'published' if published.new else 'already there'}; "
+        f"{release.model} version {release.version} {'is published' if published.new else 'was there'}: "
         f"differs from its checkpoint by at most {difference:.2g} on {release.equivalence.rows} rows"
     )

@@ -1,5 +1,9 @@
 """PyTorch to ONNX, with proof that the artifact computes what the checkpoint does."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,18 +50,19 @@ def export(model: torch.nn.Module, features: int, path: Path) -> None:
     The input is named `x`, the output `y`; the number of rows stays open.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        model.eval(),
-        (torch.zeros(2, features),),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("rows")},),
-    )
+    with _quiet():
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(2, features),),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+        )
     onnx.checker.check_model(onnx.load(str(path)), full_check=True)
 
 
@@ -94,6 +99,21 @@ def describe(path: Path) -> tuple[list[Description], list[Description]]:
         [_description(value) for value in session.get_inputs()],
         [_description(value) for value in session.get_outputs()],
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the exporter says of optional packages and of its own deprecated internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _description(value: Any) -> Description:  # noqa: ANN401 onnxruntime.NodeArg has no types

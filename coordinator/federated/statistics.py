@@ -5,7 +5,8 @@ without looking into them:
 
     [rows, tp, fp, tn, fn, positives by score bin ..., negatives by score bin ...]
 
-Scores lie in [0, 1]; bin i of b holds i/b <= score < (i+1)/b, the last one also 1.
+Scores lie in [0, 1] and are binned by their log-odds, evenly from -16 to 16 with what lies beyond in
+the outermost bins: a confident model's scores crowd near 0 and 1, where even bins would tell few apart.
 """
 
 from collections.abc import Iterable

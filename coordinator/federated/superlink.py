@@ -154,6 +154,8 @@ class SuperLink:
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
+            # Flower starts its own helpers by name.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "FLWR_HOME": str(self._folder),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",

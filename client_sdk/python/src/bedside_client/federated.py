@@ -1,10 +1,12 @@
 """Federated work on a device: a Flower ClientApp that answers signed jobs with counts only.
 
 What leaves is one int64 vector: rows, true and false positives, true and false negatives, then the
-score histograms of both classes. The coordinator's `federated/statistics.py` says the same.
+score histograms of both classes, binned by log-odds. The coordinator's `federated/statistics.py` says
+the same.
 """
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterable
@@ -32,6 +34,7 @@ from bedside_client.state import DeviceState
 PAYLOAD_TYPE: Final = "application/vnd.bedside.job+json"
 STATE: Final = "bedside-state"
 BINS_MAX: Final = 4096
+LOG_ODDS_MAX: Final = 16.0
 
 app = ClientApp()
 
@@ -117,10 +120,15 @@ def verify_job(state: DeviceState, document: bytes, now: datetime) -> SignedJob:
 def count(
     scores: npt.NDArray[Any], labels: Iterable[int], threshold: float, bins: int
 ) -> npt.NDArray[np.int64]:
-    """Return the count vector for scores in [0, 1] and labels 0 or 1."""
+    """Return the count vector for scores in [0, 1] and labels 0 or 1.
+
+    Bins are even in the scores' log-odds from -16 to 16; beyond, the outermost bin counts.
+    """
     truth = np.asarray(list(labels)) == 1
     said = scores >= threshold
-    index = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
+    exact = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
+    odds = np.log(exact) - np.log1p(-exact)
+    index = np.clip(((odds / LOG_ODDS_MAX + 1) / 2 * bins).astype(np.int64), 0, bins - 1)
     counts = [
         len(truth),
         int((said & truth).sum()),
@@ -168,6 +176,8 @@ def supernode(state: DeviceState) -> tuple[list[str], dict[str, str]]:
         f'{STATE}="{state.folder}"',
     ]
     environment = {
+        # Flower starts its own helpers by name.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "FLWR_HOME": str(state.folder / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
