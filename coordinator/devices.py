@@ -69,7 +69,7 @@ class DeviceRegistry:
                 raise EnrolmentError("this key is enrolled already; a device makes its own key")
             entry.used = True
             device = Device(
-                id=f"device-{secrets.token_hex(_ID_BYTES)}",
+                id=secrets.token_hex(_ID_BYTES),
                 public_key=public_key,
                 jurisdiction=entry.jurisdiction,
                 enrolled=datetime.now(UTC),

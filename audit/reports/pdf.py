@@ -78,12 +78,12 @@ def _request_row(entry: Entry) -> dict[str, str]:
         "where": f"{entry.origin.rpartition('/')[2]}#{entry.index}",
         "time": _time(record.time),
         "action": record.action.value,
-        "principal": record.principal or "unknown",
+        "principal": _breakable(record.principal or "unknown"),
         "roles": ", ".join(record.roles),
         "subject": _short(record.subject) if record.subject else "",
         "model": f"{record.model} v{record.model_version}" if record.model else "",
         "facts": " ".join(filter(None, (record.data_class, record.jurisdiction, record.purpose))),
-        "placement": record.placement or "",
+        "placement": _breakable(record.placement or ""),
         "outcome": record.outcome.value,
         "problem": record.problem.value if record.problem else "",
         "policies": ", ".join(record.policies),
@@ -106,6 +106,11 @@ def _other_row(entry: Entry) -> dict[str, str]:
         "about": about,
         "principal": getattr(record, "principal", None) or "",
     }
+
+
+def _breakable(name: str) -> str:
+    # A zero-width space lets a long identifier break in a narrow column.
+    return name.replace(":", ":\u200b")
 
 
 def _short(pseudonym: str) -> str:

@@ -52,6 +52,6 @@ def publish_example(
     release = published.release
     difference = release.equivalence.max_abs_difference
     say(
-        f"{release.model} version {release.version} {'is published' if published.new else 'was there'}: "
+        f"{release.model} v{release.version} {'is published' if published.new else 'was there'}: "
         f"differs from its checkpoint by at most {difference:.2g} on {release.equivalence.rows} rows"
     )

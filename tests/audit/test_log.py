@@ -1,0 +1,227 @@
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from audit import Log, LogBusy, LogCorrupt, LogUnavailable, NoteVerifier, open_checkpoint
+from audit.merkle import leaf_hash, verify_consistency, verify_inclusion
+from audit.records import encode
+from audit.tiles import tile_path
+from audit.verify import read_entries, verify_log
+from bedside.keys import KeyFolder
+
+ORIGIN = "clinic/gateway-1"
+KEY = Ed25519PrivateKey.generate()
+VERIFIER = NoteVerifier(ORIGIN, KEY.public_key())
+
+
+async def open_log(folder: Path) -> Log:
+    return await Log.open(folder, origin=ORIGIN, key=KEY)
+
+
+async def fill(log: Log, count: int, start: int = 0) -> None:
+    await asyncio.gather(*(log.append(b"leaf %d" % n) for n in range(start, start + count)))
+
+
+@pytest.mark.parametrize("sizes", [(1,), (255, 1, 1), (256,), (300, 700), (65536, 2)])
+async def test_a_log_opened_again_goes_on_where_it_was(tmp_path, sizes):
+    written = 0
+    roots = {}
+    for size in sizes:
+        log = await open_log(tmp_path)
+        assert log.size == written
+        await fill(log, size, written)
+        written += size
+        roots[written] = log.checkpoint.root
+        await log.close()
+    log = await open_log(tmp_path)
+    assert log.entries(0, written) == [b"leaf %d" % n for n in range(written)]
+    for size, root in roots.items():
+        proof = log.consistency_proof(size, written)
+        verify_consistency(size, written, proof, root, log.checkpoint.root)
+    for index in {0, written // 2, written - 1}:
+        proof = log.inclusion_proof(index, written)
+        verify_inclusion(leaf_hash(b"leaf %d" % index), index, written, proof, log.checkpoint.root)
+    await log.close()
+
+
+async def test_an_answer_means_that_the_record_is_on_disk(tmp_path):
+    log = await open_log(tmp_path)
+    index = await log.append(b"the record")
+    on_disk = b"".join(path.read_bytes() for path in (tmp_path / "wal").iterdir())
+    assert index == 0
+    assert b"the record" in on_disk
+    assert open_checkpoint(log.checkpoint.note, [VERIFIER]).size == 1
+    await log.close()
+
+
+async def test_records_that_arrive_together_share_one_sync(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    syncs = []
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: (syncs.append(file), sync(file))[1])
+    await fill(log, 500)
+    # The write-ahead log's own syncs; publishing syncs other files.
+    assert 1 <= syncs.count(log._wal._file) <= 3
+    await log.close()
+
+
+async def test_a_second_writer_is_refused(tmp_path):
+    log = await open_log(tmp_path)
+    with pytest.raises(LogBusy):
+        await open_log(tmp_path)
+    await log.close()
+    await (await open_log(tmp_path)).close()
+
+
+async def test_nothing_is_answered_while_the_disk_refuses_and_all_is_well_after(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    await fill(log, 3)
+    root = log.checkpoint.root
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", full)
+        with pytest.raises(LogUnavailable, match="No space left"):
+            await log.append(b"lost?")
+        assert not log.writable
+    assert log.checkpoint.root == root
+    assert await log.append(b"after") == 3
+    assert log.writable
+    await log.close()
+    log = await open_log(tmp_path)
+    assert log.entries(0, 9) == [b"leaf 0", b"leaf 1", b"leaf 2", b"after"]
+    await log.close()
+
+
+async def test_half_a_record_left_by_a_failed_write_never_counts(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    await log.append(b"first")
+
+    def half(file: int, data: bytes, offset: int) -> int:
+        write(file, data[: len(data) // 2], offset)
+        raise OSError(5, "Input/output error")
+
+    write = os.pwrite
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", half)
+        with pytest.raises(LogUnavailable):
+            await log.append(b"torn in the middle of its write")
+    await log.append(b"second")
+    await log.close()
+    log = await open_log(tmp_path)
+    assert log.entries(0, 9) == [b"first", b"second"]
+    await log.close()
+
+
+async def test_a_writer_that_gave_up_loses_nothing_of_others(tmp_path):
+    log = await open_log(tmp_path)
+    futures = [log.append(b"leaf %d" % n) for n in range(20)]
+    futures[7].cancel()
+    done = await asyncio.gather(*futures, return_exceptions=True)
+    assert [n for n in done if isinstance(n, int)] == [n for n in range(20) if n != 7]
+    assert len(log.entries(0, 99)) == 20
+    await log.close()
+
+
+async def test_a_log_behind_its_own_signature_is_not_opened(tmp_path):
+    log = await open_log(tmp_path)
+    await fill(log, 10)
+    await log.close()
+    (segment,) = (tmp_path / "wal").iterdir()
+    os.truncate(segment, segment.stat().st_size - 1)
+    with pytest.raises(LogCorrupt, match="records 9 to 9 were signed for and are missing"):
+        await open_log(tmp_path)
+
+
+async def test_a_rewritten_past_is_not_opened(tmp_path):
+    log = await open_log(tmp_path)
+    await fill(log, 10)
+    await log.close()
+    checkpoint = (tmp_path / "checkpoint").read_bytes()
+    other = tmp_path / "other"
+    log = await open_log(other)
+    await fill(log, 10, start=100)
+    await log.close()
+    (other / "checkpoint").write_bytes(checkpoint)
+    with pytest.raises(LogCorrupt, match="not those that were signed"):
+        await open_log(other)
+
+
+async def test_partial_tiles_do_not_pile_up(tmp_path):
+    log = await open_log(tmp_path)
+    for n in range(12):
+        await log.append(b"leaf %d" % n)
+        if log._publishing is not None:
+            await asyncio.wait([log._publishing])
+    await log.close()
+    assert len(list((tmp_path / "tile/entries/000.p").iterdir())) <= 2
+    assert (tmp_path / tile_path(0, 0, 12)).is_file()
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from audit import Log
+from bedside.keys import KeyFolder
+
+async def main(folder):
+    log = await Log.open(folder / "log", origin="clinic/gateway-1", key=KeyFolder(folder).signing_key("log"))
+    async def write(number):
+        count = 0
+        while True:
+            leaf = f"{number}:{count}".encode() * 9
+            await log.append(leaf)
+            sys.stdout.write(leaf.decode() + "\\n")
+            sys.stdout.flush()
+            count += 1
+    await asyncio.gather(*(write(n) for n in range(8)))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_kills_at_any_instant_lose_no_answered_record(tmp_path):
+    key = KeyFolder(tmp_path).signing_key("log")
+    moments = random.Random(6962)
+    answered: list[bytes] = []
+    for _ in range(12):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, str(tmp_path), stdout=asyncio.subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        for _ in range(moments.randrange(1, 700)):
+            answered.append((await writer.stdout.readline()).strip())
+        writer.send_signal(signal.SIGKILL)
+        rest = await writer.stdout.read()
+        # What was printed was answered; the last line may have been cut off by the kill.
+        answered += rest.split(b"\n")[:-1]
+        await writer.wait()
+        log = await Log.open(tmp_path / "log", origin=ORIGIN, key=key)
+        stored = set(log.entries(0, log.size))
+        await log.close()
+        assert set(answered) <= stored
+
+
+async def test_a_key_file_reads_back_as_the_key(tmp_path):
+    key = KeyFolder(tmp_path).signing_key("log")
+    loaded = load_pem_private_key((tmp_path / "log.pem").read_bytes(), None)
+    assert loaded.private_bytes_raw() == key.private_bytes_raw()
+    assert (tmp_path / "log.pem").stat().st_mode & 0o077 == 0
+
+
+async def test_published_files_verify_while_the_log_is_open(tmp_path, request_record):
+    log = await open_log(tmp_path)
+    leaf = encode(request_record)
+    await asyncio.gather(*(log.append(leaf) for _ in range(600)))
+    await log.close()
+    assert verify_log(tmp_path, VERIFIER).records == 600
+    assert read_entries(tmp_path, 600) == [leaf] * 600

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bedside.site import Site
+from coordinator import (
+    Release,
+    ReleasedEquivalence,
+    ReleasedTensor,
+    build_release,
+    sign_release,
+)
+
+
+def linear_model(path: Path, *, features: int = 3, classes: int = 2, dtype=np.float32) -> np.ndarray:
+    """Write softmax(x @ w) and return w, float32 [features, classes]."""
+    weights = np.linspace(-1, 1, features * classes).reshape(features, classes).astype(dtype)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["y"], axis=-1),
+    ]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", kind, ["rows", features])],
+        [helper.make_tensor_value_info("y", kind, ["rows", classes])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return weights
+
+
+def publish_linear(site: Site, folder: Path, *, model: str = "breast-cancer", version: int = 1) -> Release:
+    path = folder / f"{model}-{version}.onnx"
+    linear_model(path)
+    release = build_release(
+        path,
+        model=model,
+        version=version,
+        inputs=[ReleasedTensor(name="x", datatype="FP32", shape=(-1, 3))],
+        outputs=[ReleasedTensor(name="y", datatype="FP32", shape=(-1, 2))],
+        equivalence=ReleasedEquivalence(rows=8, max_abs_difference=0.0, tolerance=1e-5),
+        checkpoint_sha256="0" * 64,
+        threshold=0.5,
+    )
+    document = sign_release(release, site.keys.signing_key("release"))
+    return site.releases().publish(document, path)[0]
+
+
+__all__ = ["TensorProto", "linear_model", "publish_linear"]

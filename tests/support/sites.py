@@ -1,0 +1,74 @@
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from audit.records import AnyRecord, decode
+from audit.verify import read_checkpoint, read_entries, verify_log
+from bedside.children import Child, bedside_command
+from bedside.config import Config
+from bedside.site import Site
+from bedside.up import environment_of
+from policies import Role
+from secure_gateway import GatewaySettings
+
+ROW = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.1, 0.2, 0.3]}]}
+
+
+def make_site(folder: Path, **settings: Any) -> Site:
+    gateway = GatewaySettings(port=free_port(), **settings.pop("gateway", {}))
+    return Site(Config(site="clinic", data=folder / "site", gateway=gateway, **settings))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class GatewayProcess:
+    """A real `bedside gateway` with an embedded node."""
+
+    def __init__(self, site: Site, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.site = site
+        self.url = f"http://127.0.0.1:{site.config.gateway.port}"
+        self.infer_url = f"{self.url}/v2/models/breast-cancer/infer"
+        self.log = folder / "gateway.log"
+        self._environment = {**environment_of(site.config), **(environment or {})}
+        self.child: Child | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.child = Child(
+            "gateway", bedside_command("gateway"), log=self.log, environment=self._environment
+        )
+        self.child.wait_for(lambda line: " ready at " in line, 60)
+
+    def stop(self) -> None:
+        if self.child is not None:
+            self.child.stop()
+            self.child = None
+
+    def kill(self) -> None:
+        assert self.child is not None
+        os.kill(self.child.pid, signal.SIGKILL)
+        self.stop()
+
+    def token(self, principal: str = "dr.adams", role: Role = Role.CLINICIAN, hours: float = 1) -> str:
+        return self.site.token_issuer().issue(principal, [role], lifetime_s=int(hours * 3600))
+
+
+def records_of(site: Site, replica: str = "gateway-1") -> list[AnyRecord]:
+    """Return the records of a stopped gateway's log, verified."""
+    folder, verifier = site.log_folder(replica), site.log_verifier(replica)
+    verify_log(folder, verifier)
+    size = read_checkpoint(folder, verifier).size
+    return [decode(leaf) for leaf in read_entries(folder, size)]
