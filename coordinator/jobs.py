@@ -15,8 +15,7 @@ from sqlalchemy import func, select, update
 
 from audit.records import AnyRecord, JobRecord, JobState
 from coordinator.errors import JobError
-from coordinator.federated.job import FederatedJob, sign_job
-from coordinator.federated.server import Outcome
+from coordinator.federated.job import FederatedJob, Outcome, sign_job
 from coordinator.federated.statistics import BINS, metrics
 from coordinator.federated.superlink import SuperLink
 from coordinator.releases import Release

@@ -129,7 +129,7 @@ def verify_release(document: bytes, keys: Iterable[Ed25519PublicKey], model_file
         envelope = Envelope.from_dict(json.loads(document))
         envelope.verify(trusted, 1)
         release = msgspec.json.decode(envelope.payload, type=Release)
-    except (ValueError, KeyError, TypeError, VerificationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
         raise ReleaseError("the release is not signed by a release key of this site") from error
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ReleaseError("the signed document is not a release")

@@ -57,7 +57,7 @@ def verify_release(folder: Path, model: str, version: str, digest: str, keys: tu
         envelope = Envelope.from_dict(json.loads(document.read_bytes()))
         envelope.verify(trusted, 1)
         release = msgspec.json.decode(envelope.payload, type=_Release)
-    except (ValueError, KeyError, TypeError, VerificationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
         raise ModelNotReady("untrusted: release.json is not signed by a release key") from error
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ModelNotReady("untrusted: release.json is another kind of document")

@@ -145,8 +145,8 @@ def validate(bundle: Bundle) -> tuple[PolicyText, ...]:
     texts: list[PolicyText] = []
     for file in bundle.policies:
         own = _describe(file)
-        for text in own:
-            earlier = next((other for other in texts if other.id == text.id), None)
+        for position, text in enumerate(own):
+            earlier = next((o for o in (*texts, *own[:position]) if o.id == text.id), None)
             if earlier is not None:
                 raise BundleInvalid(
                     f"{text.path}:{text.line}: @id({text.id}) is taken by {earlier.path}"
@@ -180,7 +180,7 @@ def verify(document: bytes, keys: Iterable[Ed25519PublicKey], *, threshold: int 
     try:
         envelope = Envelope.from_dict(json.loads(document))
         envelope.verify(trusted, threshold)
-    except (ValueError, KeyError, TypeError, VerificationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
         raise BundleUntrusted("the policy bundle is not signed by the site's policy keys") from error
     if envelope.payload_type != PAYLOAD_TYPE:
         raise BundleUntrusted("the signed document is not a policy bundle")

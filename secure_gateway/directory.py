@@ -106,7 +106,7 @@ class DeviceDirectory:
         try:
             envelope = Envelope.from_dict(json.loads(document))
             envelope.verify(self._keys, 1)
-        except (ValueError, KeyError, TypeError, VerificationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
             raise RegistryError("the device registry is not signed by a trusted key") from error
         if envelope.payload_type != PAYLOAD_TYPE:
             raise RegistryError("the signed document is not a device registry")

@@ -1,4 +1,4 @@
-"""The signed job that devices check before they take part."""
+"""What goes out and what comes back: the signed job that devices check, and the outcome of a run."""
 
 import json
 from datetime import datetime
@@ -27,6 +27,14 @@ class FederatedJob(Struct, frozen=True, kw_only=True):
     cohort_minimum: int
     created: datetime
     expires: datetime
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a run leaves behind: the cohort's size and sum, or why there is none."""
+
+    cohort: int
+    total: list[int] | None = None
+    problem: str | None = None
 
 
 def sign_job(job: FederatedJob, key: Ed25519PrivateKey) -> bytes:

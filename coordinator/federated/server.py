@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from coordinator.errors import JobError
-from coordinator.federated.job import FederatedJob
+from coordinator.federated.job import FederatedJob, Outcome
 from coordinator.federated.statistics import Vector, add, check, length
 
 JOB: Final = "job"
@@ -20,14 +20,6 @@ COUNTS: Final = "counts"
 POLL_S: Final = 0.2
 
 app = ServerApp()
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run leaves behind: the cohort's size and sum, or why there is none."""
-
-    cohort: int
-    total: list[int] | None = None
-    problem: str | None = None
 
 
 @app.main()

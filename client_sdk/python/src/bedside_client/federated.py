@@ -102,7 +102,7 @@ def verify_job(state: DeviceState, document: bytes, now: datetime) -> SignedJob:
         envelope = Envelope.from_dict(json.loads(document))
         envelope.verify(trusted, 1)
         job = msgspec.json.decode(envelope.payload, type=SignedJob)
-    except (ValueError, KeyError, TypeError, VerificationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
         raise JobRefused("the job is not signed by a trusted key") from error
     if envelope.payload_type != PAYLOAD_TYPE or job.kind != "evaluate":
         raise JobRefused("the signed document is no job that this device knows")

@@ -126,7 +126,7 @@ class PackageStore:
             envelope = Envelope.from_dict(json.loads(document))
             envelope.verify(self._keys, 1)
             package = msgspec.json.decode(envelope.payload, type=Package)
-        except (ValueError, KeyError, TypeError, VerificationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
             raise PackageRejected("the package is not signed by a trusted release key") from error
         if envelope.payload_type != PAYLOAD_TYPE:
             raise PackageRejected("the signed document is not a release")

@@ -1,0 +1,131 @@
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_node import DeadlineExceeded, ExecutionFailed, QueueFull
+from inference_node.batcher import Batcher
+
+POISON = -1.0
+
+
+def double(feed, outputs):
+    if (feed["x"] == POISON).any():
+        raise ExecutionFailed("poisoned")
+    return [feed["x"] * 2 for _ in outputs]
+
+
+def batcher(run=double, *, rows=8, queue=64, executor=None):
+    return Batcher(run, max_rows=rows, max_queue_size=queue, executor=executor)
+
+
+def submit(to, value, rows=1, width=1, **options):
+    x = np.full((rows, width), float(value), dtype=np.float32)
+    return to.submit({"x": x}, ("y",), rows, **options)
+
+
+requests = st.lists(
+    st.tuples(
+        st.integers(1, 5),  # rows
+        st.sampled_from([1, 2]),  # width: two signatures that must not mix
+        st.booleans(),  # cancelled
+        st.booleans(),  # poisoned
+        st.integers(0, 2),  # turns of the event loop before it comes
+    ),
+    max_size=25,
+)
+
+
+@given(requests, st.booleans(), st.integers(1, 6))
+def test_each_request_gets_its_own_rows_once_in_any_interleaving(plan, threaded, max_rows):
+    async def run():
+        with ThreadPoolExecutor(1) as pool:
+            to = batcher(rows=max_rows, executor=pool if threaded else None)
+            futures = []
+            for number, (rows, width, cancelled, poisoned, turns) in enumerate(plan):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                future = submit(to, POISON if poisoned else number + 1, rows, width)
+                if cancelled:
+                    future.cancel()
+                futures.append(future)
+            await to.drain()
+            return await asyncio.gather(*futures, return_exceptions=True)
+
+    for number, (outcome, request) in enumerate(zip(asyncio.run(run()), plan, strict=True)):
+        rows, width, cancelled, poisoned, _ = request
+        if cancelled:
+            assert isinstance(outcome, asyncio.CancelledError)
+        elif poisoned:
+            assert isinstance(outcome, ExecutionFailed)
+        else:
+            (result,) = outcome
+            assert result.shape == (rows, width)
+            assert (result == 2.0 * (number + 1)).all()
+
+
+async def test_what_waits_while_a_batch_runs_becomes_the_next_batch():
+    sizes = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(feed, outputs):
+        sizes.append(len(feed["x"]))
+        begun.set()
+        go_on.wait(10)
+        return double(feed, outputs)
+
+    with ThreadPoolExecutor(1) as pool:
+        to = batcher(run, executor=pool)
+        futures = [submit(to, 1)]
+        await asyncio.to_thread(begun.wait, 10)
+        futures += [submit(to, n) for n in range(2, 7)]
+        go_on.set()
+        await asyncio.gather(*futures)
+    assert sizes == [1, 5]
+
+
+async def test_requests_of_one_turn_run_together():
+    sizes = []
+
+    def run(feed, outputs):
+        sizes.append(len(feed["x"]))
+        return double(feed, outputs)
+
+    to = batcher(run)
+    await asyncio.gather(*(submit(to, n) for n in range(1, 12)))
+    assert sizes == [8, 3]
+
+
+async def test_a_full_queue_refuses_at_once():
+    to = batcher(queue=2)
+    accepted = [submit(to, 1), submit(to, 2)]
+    with pytest.raises(QueueFull):
+        submit(to, 3)
+    await asyncio.gather(*accepted)
+
+
+async def test_a_request_that_is_too_late_is_refused_and_not_run():
+    seen = []
+
+    def run(feed, outputs):
+        seen.extend(feed["x"].ravel().tolist())
+        return double(feed, outputs)
+
+    to = batcher(run)
+    late = submit(to, 1, deadline=time.monotonic() - 1)
+    in_time = submit(to, 2, deadline=time.monotonic() + 60)
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await in_time
+    assert seen == [2.0]
+
+
+async def test_a_model_that_mixes_rows_gives_no_one_anothers_answer():
+    to = batcher(lambda feed, _: [feed["x"].sum(axis=0, keepdims=True)])
+    outcomes = await asyncio.gather(submit(to, 1), submit(to, 2))
+    assert [float(result[0][0, 0]) for result in outcomes] == [1.0, 2.0]

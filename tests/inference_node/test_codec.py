@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from inference_node import InferResponse, InputInvalid, Tensor, decode_request, encode_response
+from inference_node.codec import decode_response, encode_request
+from inference_node.oip import DTYPES, InferRequest, RequestedOutput, datatype_of
+
+SECRET = "secret-7f3a"
+
+
+@st.composite
+def tensors(draw, datatypes=tuple(DTYPES)):
+    datatype = draw(st.sampled_from(datatypes))
+    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
+    size = int(np.prod(shape, dtype=int))
+    if datatype == "BYTES":
+        values = draw(st.lists(st.text(max_size=5), min_size=size, max_size=size))
+        array = np.empty(size, dtype=object)
+        array[:] = [value.encode() for value in values]
+        array = array.reshape(shape)
+    elif datatype == "BF16":
+        values = draw(st.lists(st.integers(-99, 99), min_size=size, max_size=size))
+        array = np.array(values, dtype=DTYPES[datatype]).reshape(shape)
+    else:
+        finite = {"allow_nan": False, "allow_infinity": False} if datatype.startswith("FP") else {}
+        array = draw(npst.arrays(DTYPES[datatype], shape, elements=finite or None))
+    return Tensor(name="x", datatype=datatype, shape=shape, array=array)
+
+
+def same(one, other):
+    return one.dtype == other.dtype and one.shape == other.shape and (one == other).all()
+
+
+@given(tensors(), st.booleans())
+def test_every_datatype_survives_both_encodings(tensor, binary):
+    request = InferRequest(
+        inputs=[tensor], outputs=[RequestedOutput(name="x", binary=binary)], id="7"
+    )
+    body, length = encode_request(request)
+    read = decode_request(body, header_length=length)
+    assert same(read.inputs[0].array, tensor.array)
+    response = InferResponse(model_name="m", model_version="1", outputs=[tensor], id="7")
+    body, length = encode_response(response, request)
+    assert (length is not None) is binary
+    read = decode_response(body, header_length=length)
+    assert same(read.outputs[0].array, tensor.array)
+    assert read.id == "7"
+
+
+def json_body(**tensor):
+    fields = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2], **tensor}
+    return json.dumps({"inputs": [{k: v for k, v in fields.items() if v is not None}]}).encode()
+
+
+def test_nested_and_flat_lists_mean_the_same():
+    nested = decode_request(json_body(shape=[2, 2], data=[[1, 2], [3, 4.5]]))
+    flat = decode_request(json_body(shape=[2, 2], data=[1, 2, 3, 4.5]))
+    assert (nested.inputs[0].array == flat.inputs[0].array).all()
+
+
+def test_an_input_may_be_named_without_data():
+    request = decode_request(json_body(data=None))
+    assert request.inputs[0].array is None
+    assert not request.carries_tensors
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b'{"inputs": []}',
+        b'{"inputs": {}}',
+        b'{"inputs": [{"name": "x"}]}',
+        json_body(data=[1]),
+        json_body(data=[1, 2, 3]),
+        json_body(data=["1", "2"]),
+        json_body(data=[True, False]),
+        json_body(data=[SECRET, 1]),
+        json_body(data=[None, 1]),
+        json_body(data=[[1], [2, 3]]),
+        json_body(data=SECRET),
+        json_body(shape=[-2]),
+        json_body(shape=[2**40, 2**40], data=[1]),
+        json_body(shape=[1] * 99, data=[1]),
+        json_body(shape=["2"]),
+        json_body(datatype="FP33"),
+        json_body(datatype=SECRET),
+        json_body(datatype="UINT8", data=[1, 256]),
+        json_body(datatype="INT64", data=[1, 2**63]),
+        json_body(datatype="BOOL", data=[0, 1]),
+        json_body(datatype="INT32", data=[1.5, 2]),
+        json_body(datatype="BYTES", data=[1, 2]),
+        json_body(parameters={"binary_data_size": 8}),
+        json_body(data=None, parameters={"binary_data_size": 8}),
+        json_body(data=None, parameters={"binary_data_size": -8}),
+        json_body(data=None, parameters={"binary_data_size": True}),
+        b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}',
+        json.dumps({"inputs": [json.loads(json_body())["inputs"][0]] * 2}).encode(),
+    ],
+)
+def test_malformed_bodies_are_refused_without_quoting_them(body):
+    with pytest.raises(InputInvalid) as caught:
+        decode_request(body)
+    assert SECRET not in str(caught.value)
+
+
+@given(st.binary(max_size=200), st.none() | st.integers(0, 300))
+def test_no_bytes_at_all_do_anything_but_parse_or_be_refused(body, length):
+    try:
+        decode_request(body, header_length=length)
+    except InputInvalid:
+        pass
+
+
+@given(tensors(), st.data())
+def test_a_binary_body_that_was_cut_off_is_refused(tensor, data):
+    body, length = encode_request(InferRequest(inputs=[tensor]))
+    if len(body) > length:
+        cut = data.draw(st.integers(length, len(body) - 1))
+        with pytest.raises(InputInvalid):
+            decode_request(body[:cut], header_length=length)
+    with pytest.raises(InputInvalid):
+        decode_request(body + b"\0", header_length=length)
+
+
+def test_every_numpy_type_has_a_name():
+    for name, dtype in DTYPES.items():
+        assert datatype_of(np.empty(0, dtype=dtype)) == name

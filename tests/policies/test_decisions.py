@@ -1,0 +1,173 @@
+import itertools
+
+import pytest
+
+from policies import (
+    ApiAction,
+    Candidate,
+    DataClass,
+    Engine,
+    Facts,
+    ModelAccess,
+    PlacementKind,
+    Purpose,
+    Role,
+    build_bundle,
+    explain,
+)
+
+PACKS = ("base", "hipaa", "gdpr", "residency")
+EVERYONE = ModelAccess(
+    roles=(Role.CLINICIAN, Role.RESEARCHER, Role.APP, Role.DEVICE),
+    purposes=(Purpose.TREAT, Purpose.ETREAT, Purpose.HRESCH),
+)
+
+
+def node(name: str, jurisdiction: str, **attributes) -> Candidate:
+    return Candidate(
+        placement=f"node:{name}", kind=PlacementKind.NODE, jurisdiction=jurisdiction, **attributes
+    )
+
+
+US, DE, JP = node("us", "US-CA"), node("de", "DE"), node("jp", "JP")
+PHONE = Candidate(
+    placement="device:phone", kind=PlacementKind.DEVICE, jurisdiction="US-CA", holds_subject=True
+)
+CLINICIAN = frozenset({Role.CLINICIAN})
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(build_bundle(PACKS, name="clinic", version=1, models={"sepsis": EVERYONE}))
+
+
+def facts(**changes) -> Facts:
+    return Facts(**{"roles": CLINICIAN, "model": "sepsis", "jurisdiction": "US-CA", **changes})
+
+
+CASES = {
+    "US PHI runs on the US node": (
+        facts(), (US,), ("node:us",), "hipaa-treatment", ()),
+    "DE PHI never reaches a US node": (
+        facts(jurisdiction="DE"), (US,), (), "gdpr-transfer", ()),
+    "DE PHI runs on the DE node beside it": (
+        facts(jurisdiction="DE"), (US, DE), ("node:de",), "gdpr-care", ()),
+    "DE PHI may go where protection is adequate": (
+        facts(jurisdiction="DE"), (JP,), ("node:jp",), "gdpr-care", ()),
+    "what a device holds stays on it": (
+        facts(on_device=True, carries_payload=False), (US, PHONE), ("device:phone",),
+        "residency-on-device", ()),
+    "with consent it may leave": (
+        facts(on_device=True, consent=True), (US, PHONE), ("node:us", "device:phone"),
+        "hipaa-treatment", ()),
+    "a request without data runs where the data is, consent or not": (
+        facts(on_device=True, consent=True, carries_payload=False), (US, PHONE), ("device:phone",),
+        "residency-nothing-to-run-on", ()),
+    "de-identified data runs anywhere": (
+        facts(jurisdiction="DE", data_class=DataClass.DEIDENTIFIED), (US, DE, JP),
+        ("node:us", "node:de", "node:jp"), "gdpr-anonymous", ()),
+    "an emergency breaks the glass, to be reviewed": (
+        facts(jurisdiction="DE", purpose=Purpose.ETREAT, emergency=True), (US,), ("node:us",),
+        "gdpr-vital-interests", ("review",)),
+    "an emergency is the clinician's to declare": (
+        facts(roles=frozenset({Role.BILLING}), purpose=Purpose.ETREAT, emergency=True), (US,), (),
+        "base-break-glass-roles", ()),
+    "ETREAT without an emergency is no key": (
+        facts(purpose=Purpose.ETREAT), (US,), (), "base-break-glass-roles", ()),
+    "a role without right to the model is refused": (
+        facts(roles=frozenset({Role.BILLING}), purpose=Purpose.HPAYMT), (US,), (),
+        "base-model-roles", ()),
+    "a model that nobody registered is refused": (
+        facts(model="unheard-of"), (US,), (), "base-model-roles", ()),
+    "a foreign operator needs an agreement": (
+        facts(), (node("cloud", "US", on_premises=False),), (), "hipaa-business-associate", ()),
+    "an operator with an agreement may run PHI": (
+        facts(), (node("cloud", "US", on_premises=False, agreement=True),), ("node:cloud",),
+        "hipaa-treatment", ()),
+    "a device runs models on its own data": (
+        facts(roles=frozenset({Role.DEVICE}), on_device=True), (US, PHONE), ("device:phone",),
+        "hipaa-own-device", ()),
+    "research on identifiable data needs authorization": (
+        facts(roles=frozenset({Role.RESEARCHER}), purpose=Purpose.HRESCH), (US,), (),
+        "default-deny", ()),
+    "and runs with it": (
+        facts(roles=frozenset({Role.RESEARCHER}), purpose=Purpose.HRESCH, consent=True), (US,),
+        ("node:us",), "hipaa-research-authorization", ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_decisions(engine, case):
+    asked, candidates, permitted, policy, obligations = CASES[case]
+    decision = engine.decide(asked, candidates)
+    assert decision.permitted == permitted
+    assert policy in decision.policies
+    assert decision.obligations == obligations
+    assert decision.bundle_digest == engine.bundle_digest
+    sentence = explain(decision, asked)
+    assert sentence.endswith(".")
+    if policy != "default-deny":
+        assert decision.citations
+        assert decision.citations[0] in sentence
+
+
+def every_fact():
+    roles = [frozenset(), *(frozenset({role}) for role in Role), frozenset({Role.CLINICIAN, Role.APP})]
+    flags = (False, True)
+    for values in itertools.product(
+        roles, ("US-CA", "DE", "JP"), DataClass, Purpose, flags, flags, flags, flags
+    ):
+        roles_, home, data_class, purpose, consent, emergency, on_device, payload = values
+        yield Facts(
+            roles=roles_,
+            model="sepsis",
+            jurisdiction=home,
+            data_class=data_class,
+            purpose=purpose,
+            consent=consent,
+            emergency=emergency,
+            on_device=on_device,
+            carries_payload=payload,
+        )
+
+
+def test_no_combination_of_facts_breaks_an_invariant():
+    """Every combination of facts, with the model open to all, so that only the law can refuse."""
+    access = ModelAccess(roles=tuple(Role), purposes=tuple(Purpose))
+    engine = Engine(build_bundle(PACKS, name="clinic", version=1, models={"sepsis": access}))
+    asked = 0
+    for f in every_fact():
+        permitted = engine.decide(f, (US, DE, PHONE)).permitted
+        glass = f.emergency and f.purpose is Purpose.ETREAT and Role.CLINICIAN in f.roles
+        identifiable = f.data_class in (DataClass.PHI, DataClass.LIMITED)
+        if not f.roles:
+            assert permitted == ()
+        if f.jurisdiction == "DE" and identifiable and not glass:
+            assert "node:us" not in permitted
+        if f.on_device and identifiable and not f.consent and not glass:
+            assert not {"node:us", "node:de"} & set(permitted)
+        if not f.carries_payload:
+            assert not {"node:us", "node:de"} & set(permitted)
+        if f.jurisdiction == "JP":
+            assert permitted == ()
+        asked += 1
+    assert asked == 9600
+
+
+def test_api_actions_are_denied_by_default(engine):
+    for action in ApiAction:
+        assert not engine.authorize(frozenset(), action).allowed
+    assert engine.authorize(frozenset({Role.COMPLIANCE}), ApiAction.AUDIT_READ).allowed
+    assert not engine.authorize(CLINICIAN, ApiAction.AUDIT_READ).allowed
+    assert not engine.authorize(CLINICIAN, ApiAction.CHANNEL_OPEN).allowed
+    assert engine.authorize(frozenset({Role.DEVICE}), ApiAction.CHANNEL_OPEN).allowed
+
+
+def test_a_decision_is_remembered_until_the_bundle_changes(engine):
+    first = engine.decide(facts(), (US,))
+    assert engine.decide(facts(), (US,)) is first
+    changed = build_bundle(PACKS, name="clinic", version=2, models={})
+    own = Engine(engine.bundle)
+    own.decide(facts(), (US,))
+    own.replace(changed)
+    assert own.decide(facts(), (US,)).permitted == ()
