@@ -5,16 +5,19 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from audit.records import DeviceChange, DeviceRecord
 from coordinator.errors import EnrolmentError
+from coordinator.recording import Record
 from coordinator.store import Device, EnrolmentCode, HeldSubject, Registry, Store
 
 PAYLOAD_TYPE: Final = "application/vnd.bedside.registry+json"
@@ -25,10 +28,15 @@ _ID_BYTES: Final = 5
 
 
 class DeviceRegistry:
-    """The devices of one site; subjects are given as pseudonyms."""
+    """The devices of one site; subjects are given as pseudonyms.
 
-    def __init__(self, store: Store, key: Ed25519PrivateKey, site: str) -> None:
+    Every change is in the audit log before it takes effect: the record is made durable inside the
+    database transaction, so a change that cannot be recorded is not made.
+    """
+
+    def __init__(self, store: Store, key: Ed25519PrivateKey, site: str, record: Record) -> None:
         self._store = store
+        self._record = record
         self._key = key
         self._site = site
 
@@ -39,6 +47,9 @@ class DeviceRegistry:
         code = secrets.token_urlsafe(CODE_BYTES)
         expires = datetime.now(UTC) + timedelta(seconds=lifetime_s)
         async with self._store.session() as session:
+            await session.execute(
+                delete(EnrolmentCode).where(EnrolmentCode.expires < datetime.now(UTC))
+            )
             session.add(
                 EnrolmentCode(
                     code_hash=_hash(code),
@@ -61,13 +72,22 @@ class DeviceRegistry:
         """
         _check_proof(code, public_key, proof)
         async with self._store.session() as session:
-            entry = await session.get(EnrolmentCode, _hash(code))
-            if entry is None or entry.used or _utc(entry.expires) < datetime.now(UTC):
+            # Used up by one statement: of two devices with the same code, the database lets one in.
+            entry = await session.scalar(
+                update(EnrolmentCode)
+                .where(
+                    EnrolmentCode.code_hash == _hash(code),
+                    EnrolmentCode.used.is_(False),
+                    EnrolmentCode.expires > datetime.now(UTC),
+                )
+                .values(used=True)
+                .returning(EnrolmentCode)
+            )
+            if entry is None:
                 raise EnrolmentError("the enrolment code is unknown, was used, or has expired")
-            taken = await session.scalar(select(Device).where(Device.public_key == public_key))
+            taken = await session.scalar(select(Device.id).where(Device.public_key == public_key))
             if taken is not None:
                 raise EnrolmentError("this key is enrolled already; a device makes its own key")
-            entry.used = True
             device = Device(
                 id=secrets.token_hex(_ID_BYTES),
                 public_key=public_key,
@@ -78,10 +98,12 @@ class DeviceRegistry:
             )
             session.add(device)
             await _raise_serial(session)
+            await session.flush()
+            await self._record(_record_of(device, DeviceChange.ENROLLED))
         return device
 
-    async def revoke(self, device_id: str) -> Device:
-        """Revoke a device; gateways drop it with their next look at the registry.
+    async def revoke(self, device_id: str, principal: str) -> tuple[Device, str]:
+        """Revoke a device, and return it with its record; gateways drop it at their next look.
 
         Raises:
             EnrolmentError: if there is no such device.
@@ -93,7 +115,8 @@ class DeviceRegistry:
             if not device.revoked:
                 device.revoked = True
                 await _raise_serial(session)
-        return device
+                await session.flush()
+            return device, await self._record(_record_of(device, DeviceChange.REVOKED, principal))
 
     async def devices(self) -> list[Device]:
         """Return every device, by id."""
@@ -155,9 +178,19 @@ class DeviceKeys:
         self._serial = serial
 
 
+def _record_of(device: Device, change: DeviceChange, principal: str | None = None) -> DeviceRecord:
+    return DeviceRecord(
+        time=datetime.now(UTC),
+        id=uuid4(),
+        device=device.id,
+        change=change,
+        principal=principal,
+        subjects=len(device.subjects),
+    )
+
+
 async def _raise_serial(session: AsyncSession) -> None:
-    registry = await session.get_one(Registry, 1, with_for_update=True)
-    registry.serial += 1
+    await session.execute(update(Registry).where(Registry.id == 1).values(serial=Registry.serial + 1))
 
 
 def _check_proof(code: str, public_key: str, proof: str) -> None:
@@ -170,8 +203,3 @@ def _check_proof(code: str, public_key: str, proof: str) -> None:
 
 def _hash(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
-
-
-def _utc(time: datetime) -> datetime:
-    # SQLite keeps no time zone; everything stored is UTC.
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,29 +1,30 @@
 """The life of a federated job: queued, running, then done, failed or refused; each step recorded."""
 
 import asyncio
-import tempfile
-from collections.abc import Awaitable, Callable
+import shutil
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from audit.records import AnyRecord, JobRecord, JobState
+from audit import LogUnavailable
+from audit.records import JobRecord, JobState
 from coordinator.errors import JobError
 from coordinator.federated.job import FederatedJob, Outcome, sign_job
+from coordinator.federated.rundir import RunFolder
 from coordinator.federated.statistics import BINS, metrics
 from coordinator.federated.superlink import SuperLink
+from coordinator.recording import Record
 from coordinator.releases import Release
 from coordinator.store import Device, Job, Store
 
 EVALUATE: Final = "evaluate"
-
-Record = Callable[[AnyRecord], Awaitable[str]]
+WAITING_MAX: Final = 16
+RECORD_RETRY_S: Final = 1.0
 
 
 class JobRunner:
@@ -37,7 +38,7 @@ class JobRunner:
         record: Record,
         key: Ed25519PrivateKey,
         site: str,
-        folder: Path,
+        cohort_minimum: int,
         timeout_s: float,
     ) -> None:
         self._store = store
@@ -45,13 +46,14 @@ class JobRunner:
         self._record = record
         self._key = key
         self._site = site
-        self._folder = folder
+        self._cohort_minimum = cohort_minimum
         self._timeout_s = timeout_s
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
 
     async def recover(self) -> None:
         """Fail the jobs that a restart interrupted: their devices' answers are gone."""
+        await asyncio.to_thread(shutil.rmtree, self._superlink.runs, ignore_errors=True)
         async with self._store.session() as session:
             open_states = (JobState.QUEUED, JobState.RUNNING)
             jobs = list(await session.scalars(select(Job).where(Job.state.in_(open_states))))
@@ -63,15 +65,17 @@ class JobRunner:
         release: Release,
         *,
         principal: str,
-        cohort_minimum: int,
+        cohort_minimum: int | None,
         policies: tuple[str, ...],
         bundle: str,
     ) -> Job:
         """Accept an evaluation of `release` and run it in the background.
 
         Raises:
-            JobError: if fewer devices are enrolled than `cohort_minimum`; recorded as refused.
+            JobError: if `cohort_minimum` (by default the site's) is below the site's, fewer devices
+                are enrolled, or too many jobs wait; recorded as refused.
         """
+        minimum = self._cohort_minimum if cohort_minimum is None else cohort_minimum
         job = Job(
             id=str(uuid4()),
             kind=EVALUATE,
@@ -79,24 +83,30 @@ class JobRunner:
             version=release.version,
             principal=principal,
             state=JobState.QUEUED,
-            cohort_minimum=cohort_minimum,
+            cohort_minimum=minimum,
             cohort=0,
             created=datetime.now(UTC),
         )
-        async with self._store.session() as session:
-            enrolled = await session.scalar(
-                select(func.count()).select_from(Device).where(Device.revoked.is_(False))
-            )
-            session.add(job)
         await self._record(_record_of(job, policies=policies, bundle=bundle))
-        if (enrolled or 0) < cohort_minimum:
-            reason = f"fewer than {cohort_minimum} devices are enrolled"
+        async with self._store.session() as session:
+            session.add(job)
+        reason = await self._objection(minimum)
+        if reason is not None:
             await self._move(job, JobState.REFUSED, reason=reason)
-            raise JobError(f"refused: {reason}; no result is made from a smaller cohort")
+            raise JobError(f"refused: {reason}")
         task = asyncio.create_task(self._run(job, release), name=f"job-{job.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return job
+
+    async def _objection(self, minimum: int) -> str | None:
+        if minimum < self._cohort_minimum:
+            return f"this site makes no result from fewer than {self._cohort_minimum} devices"
+        if len(await self._cohort()) < minimum:
+            return f"fewer than {minimum} devices are enrolled"
+        if len(self._running) >= WAITING_MAX:
+            return f"{WAITING_MAX} jobs already wait; submit it again when one has ended"
+        return None
 
     async def find(self, job_id: str) -> Job | None:
         """Return a job by its id."""
@@ -121,15 +131,42 @@ class JobRunner:
                 await self._move(job, JobState.RUNNING)
                 outcome = await self._execute(job, release)
             if outcome.total is None:
-                await self._move(job, JobState.FAILED, reason=outcome.problem or "no result")
-                return
+                raise JobError(outcome.problem or "there is no result")
             result = msgspec.to_builtins(metrics(np.array(outcome.total, dtype=np.int64)))
-            await self._move(job, JobState.DONE, cohort=outcome.cohort, result=result)
+            await self._end(job, JobState.DONE, cohort=outcome.cohort, result=result)
         except JobError as error:
-            await self._move(job, JobState.FAILED, reason=str(error))
+            await self._end(job, JobState.FAILED, reason=str(error))
+        except LogUnavailable:
+            await self._end(job, JobState.FAILED, reason="the audit log could not be written")
+        except OSError:
+            await self._end(job, JobState.FAILED, reason="the run's folder could not be used")
         except asyncio.CancelledError:
             await self._move(job, JobState.FAILED, reason="the coordinator was stopped")
             raise
+
+    async def _end(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        reason: str | None = None,
+        cohort: int = 0,
+        result: dict[str, Any] | None = None,
+    ) -> None:
+        """Record how a job ended, trying until the log takes it: until then there is no result."""
+        while True:
+            try:
+                await self._move(job, state, reason=reason, cohort=cohort, result=result)
+            except LogUnavailable:
+                await asyncio.sleep(RECORD_RETRY_S)
+            else:
+                return
+
+    async def _cohort(self) -> dict[str, str]:
+        """Return the keys of the devices that may take part."""
+        async with self._store.session() as session:
+            devices = await session.scalars(select(Device).where(Device.revoked.is_(False)))
+            return {device.id: device.public_key for device in devices}
 
     async def _execute(self, job: Job, release: Release) -> Outcome:
         now = datetime.now(UTC)
@@ -149,11 +186,13 @@ class JobRunner:
             ),
             self._key,
         )
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="run-") as folder:
-            document, result = Path(folder) / "job.json", Path(folder) / "result.json"
-            document.write_bytes(signed)
-            await self._superlink.run(document, result, self._timeout_s)
-            return msgspec.json.decode(result.read_bytes(), type=Outcome)
+        folder = await asyncio.to_thread(
+            RunFolder.create, self._superlink.runs, job.id, signed, await self._cohort()
+        )
+        try:
+            return await self._superlink.run(folder, self._timeout_s)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
 
     async def _move(
         self,

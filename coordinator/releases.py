@@ -93,8 +93,7 @@ def build_release(
         raise ReleaseError("a model's name is 1 to 63 lower-case letters, digits or '-'")
     if not _VERSION.fullmatch(str(version)):
         raise ReleaseError("a release's version is a positive whole number")
-    if not equivalence.max_abs_difference <= equivalence.tolerance:
-        raise ReleaseError("the artifact was not shown to be equivalent to its checkpoint")
+    _check_equivalence(equivalence)
     data = model_file.read_bytes()
     file = ReleasedFile(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     return Release(
@@ -108,6 +107,12 @@ def build_release(
         checkpoint_sha256=checkpoint_sha256,
         threshold=threshold,
     )
+
+
+def _check_equivalence(equivalence: ReleasedEquivalence) -> None:
+    # Written so that a difference that is not a number refuses, too.
+    if equivalence.rows < 1 or not 0 <= equivalence.max_abs_difference <= equivalence.tolerance:
+        raise ReleaseError("the artifact was not shown to be equivalent to its checkpoint")
 
 
 def sign_release(release: Release, key: Ed25519PrivateKey) -> bytes:
@@ -139,7 +144,7 @@ def verify_release(document: bytes, keys: Iterable[Ed25519PublicKey], model_file
     try:
         data = model_file.read_bytes()
     except OSError as error:
-        raise ReleaseError(f"{model_file} cannot be read: {error.strerror}") from error
+        raise ReleaseError(f"{MODEL_FILE} cannot be read: {error.strerror}") from error
     if file is None or file.size != len(data) or file.sha256 != hashlib.sha256(data).hexdigest():
         raise ReleaseError("model.onnx is not the file that the release names")
     return release
@@ -156,53 +161,84 @@ class ReleaseFolder:
         """Put a verified release in place, whole or not at all; return it and whether it is new.
 
         Raises:
-            ReleaseError: if it does not verify, or its version is taken by another file.
+            ReleaseError: if it does not verify, was not shown to be equivalent to its checkpoint,
+                is older than a published one, or its version is taken by another file.
         """
         release = verify_release(document, self._keys, model_file)
+        _check_equivalence(release.equivalence)
         target = self.path(release.model, release.version)
         if target.exists():
-            published = verify_release(
-                (target / DOCUMENT).read_bytes(), self._keys, target / MODEL_FILE
-            )
+            published = self._verified(target)
             if published.digest != release.digest:
                 raise ReleaseError(
                     f"{release.model} version {release.version} is published already with another "
                     "file; releases are never replaced, publish a higher version"
                 )
             return published, False
+        newest = max(self._versions(release.model), default=0)
+        if int(release.version) < newest:
+            raise ReleaseError(
+                f"{release.model} version {newest} is published already; publish a higher version"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing-") as folder:
             staged = Path(folder) / release.version
             staged.mkdir()
             shutil.copyfile(model_file, staged / MODEL_FILE)
             (staged / DOCUMENT).write_bytes(document)
+            # Verified again: the file that was copied need not be the one that was read above.
+            self._verified(staged)
             staged.rename(target)
         return release, True
 
     def list(self) -> list[Release]:
-        """Return every release that verifies, by model and version."""
-        found = [
-            verify_release(document.read_bytes(), self._keys, document.with_name(MODEL_FILE))
-            for document in self.root.glob(f"*/*/{DOCUMENT}")
-        ]
-        return sorted(found, key=lambda release: (release.model, int(release.version)))
-
-    def find(self, model: str, version: str | None) -> tuple[Release, Path]:
-        """Return a release, the newest if no version is named, and its folder.
+        """Return every release, by model and version.
 
         Raises:
-            ReleaseError: if there is none.
+            ReleaseError: naming the first that does not verify.
         """
-        if not _NAME.fullmatch(model) or (version is not None and not _VERSION.fullmatch(version)):
-            raise ReleaseError("no such release")
-        releases = [
-            release
-            for release in self.list()
-            if release.model == model and version in (None, release.version)
+        return [
+            self.find(model.name, str(version))[0]
+            for model in sorted(self.root.glob("*"))
+            for version in sorted(self._versions(model.name))
         ]
-        if not releases:
+
+    def find(self, model: str, version: str | None) -> tuple[Release, Path]:
+        """Return a release, the newest if no version is named, and its folder; verified anew.
+
+        Raises:
+            ReleaseError: if there is none, or it is not what was released.
+        """
+        if version is not None and not _VERSION.fullmatch(version):
             raise ReleaseError("no such release")
-        return releases[-1], self.path(model, releases[-1].version)
+        found = [number for number in self._versions(model) if version in (None, str(number))]
+        if not found:
+            raise ReleaseError("no such release")
+        folder = self.path(model, str(max(found)))
+        try:
+            release = self._verified(folder)
+        except ReleaseError as error:
+            raise ReleaseError(f"{model} version {folder.name} cannot be served: {error}") from error
+        if (release.model, release.version) != (model, folder.name):
+            raise ReleaseError(f"{model} version {folder.name} is another model or version")
+        return release, folder
+
+    def _verified(self, folder: Path) -> Release:
+        try:
+            document = (folder / DOCUMENT).read_bytes()
+        except OSError as error:
+            raise ReleaseError(f"{DOCUMENT} cannot be read: {error.strerror}") from error
+        return verify_release(document, self._keys, folder / MODEL_FILE)
+
+    def _versions(self, model: str) -> set[int]:
+        folder = self.root / model
+        if not _NAME.fullmatch(model) or not folder.is_dir():
+            return set()
+        return {
+            int(version.name)
+            for version in folder.iterdir()
+            if _VERSION.fullmatch(version.name) and (version / DOCUMENT).is_file()
+        }
 
     def path(self, model: str, version: str) -> Path:
         """Return the folder of a release whose name and version are valid."""

@@ -11,10 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
 from audit import Log, Pseudonymizer
-from coordinator.app import CoordinatorParts, build_app, recorder
+from coordinator.app import build_app
+from coordinator.catalogue import Catalogue
 from coordinator.devices import DeviceKeys, DeviceRegistry
 from coordinator.federated.superlink import SuperLink
 from coordinator.jobs import JobRunner
+from coordinator.parts import CoordinatorParts
+from coordinator.recording import recorder
 from coordinator.releases import ReleaseFolder
 from coordinator.settings import CoordinatorSettings
 from coordinator.store import Store
@@ -60,14 +63,15 @@ async def serve(
     url = inputs.settings.url or f"http://{host}:{port}"
     store = await Store.open(inputs.folder / "coordinator.sqlite")
     superlink = SuperLink(inputs.folder / "flower", inputs.settings.superlink_port)
+    record = recorder(inputs.log)
     keys = DeviceKeys()
     jobs = JobRunner(
         store=store,
         superlink=superlink,
-        record=recorder(inputs.log),
+        record=record,
         key=inputs.job_key,
         site=inputs.site,
-        folder=inputs.folder,
+        cohort_minimum=inputs.settings.cohort_minimum,
         timeout_s=inputs.settings.job_timeout_s,
     )
     parts = CoordinatorParts(
@@ -77,8 +81,8 @@ async def serve(
         engine=inputs.engine,
         tokens=inputs.tokens,
         pseudonymizer=inputs.pseudonymizer,
-        releases=inputs.releases,
-        registry=DeviceRegistry(store, inputs.registry_key, inputs.site),
+        releases=Catalogue(inputs.releases, store, record),
+        registry=DeviceRegistry(store, inputs.registry_key, inputs.site, record),
         keys=keys,
         devices=DeviceVerifier(keys.key_of, inputs.site),
         jobs=jobs,

@@ -1,15 +1,16 @@
-"""The coordinator's database: devices, enrolment codes and federated jobs. No subject is ever in it."""
+"""The coordinator's database: devices, codes, releases and jobs; of people it holds pseudonyms only."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, DateTime, ForeignKey, String, event
+from alembic.util import CommandError
+from sqlalchemy import JSON, URL, DateTime, Dialect, ForeignKey, String, TypeDecorator, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -18,6 +19,23 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from coordinator.errors import StoreError
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time in UTC; SQLite keeps no time zone, so it is taken off and put on again here."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what is stored."""
+        del dialect
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what was stored."""
+        del dialect
+        return None if value is None else value.replace(tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
@@ -32,7 +50,7 @@ class Device(Base):
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     public_key: Mapped[str] = mapped_column(String(64), unique=True)
     jurisdiction: Mapped[str] = mapped_column(String(6))
-    enrolled: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    enrolled: Mapped[datetime] = mapped_column(UtcTime)
     revoked: Mapped[bool] = mapped_column(default=False)
     subjects: Mapped[list["HeldSubject"]] = relationship(lazy="selectin", cascade="all")
 
@@ -54,8 +72,18 @@ class EnrolmentCode(Base):
     code_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     jurisdiction: Mapped[str] = mapped_column(String(6))
     subjects: Mapped[list[str]] = mapped_column(JSON)
-    expires: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    expires: Mapped[datetime] = mapped_column(UtcTime)
     used: Mapped[bool] = mapped_column(default=False)
+
+
+class PublishedRelease(Base):
+    """A release that was served or evaluated, and the SHA-256 of its model file."""
+
+    __tablename__ = "releases"
+
+    model: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[str] = mapped_column(String(18), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
 
 
 class Job(Base):
@@ -72,7 +100,7 @@ class Job(Base):
     reason: Mapped[str | None] = mapped_column(String(200), default=None)
     cohort_minimum: Mapped[int]
     cohort: Mapped[int] = mapped_column(default=0)
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime] = mapped_column(UtcTime)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
 
 
@@ -89,7 +117,9 @@ class Store:
     """Sessions on one SQLite database; opened with `Store.open`."""
 
     def __init__(self, path: Path) -> None:
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        url = URL.create("sqlite+aiosqlite", database=str(path))
+        # An error of the database never quotes what was stored.
+        self._engine = create_async_engine(url, hide_parameters=True)
         event.listen(self._engine.sync_engine, "connect", _durable)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
@@ -102,8 +132,10 @@ class Store:
         """
         try:
             await asyncio.to_thread(_migrate, path)
-        except (SQLAlchemyError, OSError) as error:
-            raise StoreError(f"the database {path} cannot be used") from error
+        except (SQLAlchemyError, CommandError, OSError) as error:
+            raise StoreError(
+                f"the database {path} is damaged, cannot be written, or is of a later Bedside"
+            ) from error
         return cls(path)
 
     @asynccontextmanager
@@ -118,10 +150,11 @@ class Store:
 
 
 def _migrate(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
+    # The percent sign is special to alembic's configuration.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["url"] = URL.create("sqlite", database=str(path))
     command.upgrade(config, "head")
 
 

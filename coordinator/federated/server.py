@@ -2,79 +2,91 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
-import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from securesystemslib.dsse import Envelope
 
-from coordinator.errors import JobError
 from coordinator.federated.job import FederatedJob, Outcome
-from coordinator.federated.statistics import Vector, add, check, length
+from coordinator.federated.replies import Reply, accepted, read_reply
+from coordinator.federated.rundir import RunFolder
+from coordinator.federated.statistics import add
 
 JOB: Final = "job"
-COUNTS: Final = "counts"
-POLL_S: Final = 0.2
+POLL_S: Final = 0.25
+PATIENCE_S: Final = 15.0
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the job whose signed document and result file the run's configuration names."""
-    document = Path(str(context.run_config["job-file"])).read_bytes()
-    result = Path(str(context.run_config["result-file"]))
+    """Run the job in the run folder that the run's configuration names."""
+    folder = RunFolder.named(str(context.run_config["run"]))
     timeout_s = float(context.run_config["timeout-s"])
-    outcome = run(grid, document, timeout_s)
-    temporary = result.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(outcome))
-    temporary.replace(result)
+    folder.write(run(grid, folder.job(), folder.cohort(), timeout_s))
 
 
 def run(
-    grid: Grid, document: bytes, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    grid: Grid, document: bytes, cohort: Mapping[str, Ed25519PublicKey], timeout_s: float
 ) -> Outcome:
-    """Send a signed job to every connected device and return the sum of what comes back.
+    """Send a signed job to every connected device and return the sum of what the cohort answers.
 
     Fewer than the job's minimum of valid replies give no sum at all.
     """
-    payload = json.loads(document)["payload"]
-    job = msgspec.json.decode(msgspec.convert(payload, bytes), type=FederatedJob)
-    deadline = clock() + timeout_s
-    nodes = list(grid.get_node_ids())
-    while len(nodes) < job.cohort_minimum and clock() < deadline:
-        time.sleep(POLL_S)
-        nodes = list(grid.get_node_ids())
+    envelope = Envelope.from_dict(json.loads(document))
+    job = msgspec.json.decode(envelope.payload, type=FederatedJob)
+    deadline = time.monotonic() + timeout_s
+    nodes = _connected(grid, len(cohort), job.cohort_minimum, deadline)
     if len(nodes) < job.cohort_minimum:
         return Outcome(cohort=0, problem="too few devices are connected")
-    content = RecordDict({JOB: ConfigRecord({"document": document})})
-    messages = [
-        Message(content=content, message_type="query.evaluate", dst_node_id=node) for node in nodes
-    ]
-    replies = grid.send_and_receive(messages, timeout=max(deadline - clock(), 1.0))
-    vectors = valid_replies(replies, job.bins)
+    replies = _ask(grid, nodes, document, job, deadline)
+    vectors = accepted(replies, job.id, cohort)
     if len(vectors) < job.cohort_minimum:
         return Outcome(cohort=0, problem="too few devices answered with valid counts")
-    total = add(vectors, job.bins)
-    return Outcome(cohort=len(vectors), total=total.tolist())
+    return Outcome(cohort=len(vectors), total=add(vectors, job.bins).tolist())
 
 
-def valid_replies(replies: Iterable[Message], bins: int) -> list[Vector]:
-    """Return the count vectors of valid replies, at most one for each node."""
-    found: dict[int, Vector] = {}
-    for reply in replies:
-        if reply.has_error():
-            continue
-        record = reply.content.array_records.get(COUNTS)
-        array = None if record is None else record.get("vector")
-        if array is None or array.shape != (length(bins),):
-            continue
-        try:
-            vector = check(np.asarray(array.numpy()), bins)
-        except (JobError, ValueError):
-            continue
-        found.setdefault(reply.metadata.src_node_id, vector)
-    return list(found.values())
+def _connected(grid: Grid, wanted: int, minimum: int, deadline: float) -> list[int]:
+    """Return the connected nodes: as many as the cohort has devices, or those there after 15 s.
+
+    A cohort that has not reached its minimum is waited for until the deadline.
+    """
+    patience = time.monotonic() + PATIENCE_S
+    while True:
+        nodes = list(grid.get_node_ids())
+        now = time.monotonic()
+        enough = len(nodes) >= wanted or (len(nodes) >= minimum and now >= patience)
+        if enough or now >= deadline:
+            return nodes
+        time.sleep(POLL_S)
+
+
+def _ask(
+    grid: Grid, nodes: list[int], document: bytes, job: FederatedJob, deadline: float
+) -> Iterator[Reply]:
+    """Ask each node and yield the well-formed replies as they come, until the deadline."""
+    ttl_s = max(deadline - time.monotonic(), 1.0)
+    messages = [
+        Message(
+            content=RecordDict({JOB: ConfigRecord({"document": document})}),
+            message_type=f"query.{job.kind}",
+            dst_node_id=node,
+            ttl=ttl_s,
+        )
+        for node in nodes
+    ]
+    waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
+    # Not Grid.send_and_receive: it looks every 3 s, which is most of a round.
+    while waiting and time.monotonic() < deadline:
+        for message in grid.pull_messages(list(waiting)):
+            waiting.discard(message.metadata.reply_to_message_id)
+            reply = read_reply(message, job.bins)
+            if reply is not None:
+                yield reply
+        if waiting:
+            time.sleep(POLL_S)

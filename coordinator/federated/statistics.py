@@ -3,10 +3,13 @@
 A device's reply is one int64 vector, so that replies can be added (and, later, masked and noised)
 without looking into them:
 
-    [rows, tp, fp, tn, fn, positives by score bin ..., negatives by score bin ...]
+    [rows, tp, fp, tn, fn, squared error, positives by score bin ..., negatives by score bin ...]
 
-Scores lie in [0, 1] and are binned by their log-odds, evenly from -16 to 16 with what lies beyond in
-the outermost bins: a confident model's scores crowd near 0 and 1, where even bins would tell few apart.
+The squared error of a score is counted in whole units of 2^-20. Scores lie in [0, 1] and are binned
+by their log-odds, evenly from -16 to 16 with what lies beyond in the outermost bins: a confident
+model's scores crowd near 0 and 1, where even bins would tell few apart. Measured on the example's
+held-out patients, 1,024 bins give an AUROC within 0.0002 of the exact one; bins that are even in the
+score miss it by 0.015.
 """
 
 from collections.abc import Iterable
@@ -20,8 +23,9 @@ from coordinator.errors import JobError
 
 BINS: Final = 1024
 ROWS_MAX: Final = 10_000_000
+SQUARED_ERROR_UNITS: Final = 1 << 20
 
-_COUNTS: Final = 5
+_SCALARS: Final = 6
 
 Vector = npt.NDArray[np.int64]
 
@@ -36,9 +40,25 @@ class Metrics(Struct, frozen=True, kw_only=True):
     auroc: float | None
 
 
+class Evaluation(Metrics, frozen=True, kw_only=True):
+    """The metrics with what they rest on, and those that depend on the cohort's prevalence.
+
+    The n of each: `rows` for accuracy and `brier`, `positives` for sensitivity, `negatives` for
+    specificity, `called_positive` for `ppv`, `called_negative` for `npv`; both classes for AUROC.
+    """
+
+    positives: int
+    negatives: int
+    called_positive: int
+    called_negative: int
+    ppv: float | None
+    npv: float | None
+    brier: float
+
+
 def length(bins: int = BINS) -> int:
     """Return the length of a reply."""
-    return _COUNTS + 2 * bins
+    return _SCALARS + 2 * bins
 
 
 def check(vector: npt.NDArray[np.generic], bins: int = BINS) -> Vector:
@@ -50,12 +70,16 @@ def check(vector: npt.NDArray[np.generic], bins: int = BINS) -> Vector:
     if vector.dtype != np.int64 or vector.shape != (length(bins),):
         raise JobError("a reply is not an int64 vector of the job's length")
     checked: Vector = vector.astype(np.int64)
-    rows, tp, fp, tn, fn = checked[:_COUNTS].tolist()
-    positives, negatives = checked[_COUNTS : _COUNTS + bins], checked[_COUNTS + bins :]
-    if (checked < 0).any() or rows > ROWS_MAX:
+    # Before any sum: counts this large could wrap around to a total that looks right.
+    scalars = checked[:_SCALARS]
+    if (checked < 0).any() or scalars[0] > ROWS_MAX or (checked[_SCALARS:] > scalars[0]).any():
         raise JobError("a reply has a negative or too large count")
+    rows, tp, fp, tn, fn, squared_error = scalars.tolist()
+    positives, negatives = _histograms(checked, bins)
     if tp + fn != int(positives.sum()) or fp + tn != int(negatives.sum()) or tp + fp + tn + fn != rows:
         raise JobError("a reply's counts contradict each other")
+    if squared_error > rows * SQUARED_ERROR_UNITS:
+        raise JobError("a reply's squared error is larger than its rows can have")
     return checked
 
 
@@ -67,7 +91,7 @@ def add(vectors: Iterable[Vector], bins: int = BINS) -> Vector:
     return total
 
 
-def metrics(total: Vector, bins: int = BINS) -> Metrics:
+def metrics(total: Vector, bins: int = BINS) -> Evaluation:
     """Return the metrics that a sum of replies gives.
 
     AUROC is the Mann-Whitney statistic over score bins; ties count half, so its error is at most half
@@ -76,17 +100,33 @@ def metrics(total: Vector, bins: int = BINS) -> Metrics:
     Raises:
         JobError: if there are no rows at all.
     """
-    rows, tp, fp, tn, fn = total[:_COUNTS].tolist()
+    rows, tp, fp, tn, fn, squared_error = total[:_SCALARS].tolist()
     if rows == 0:
         raise JobError("the cohort holds no rows")
-    positives, negatives = total[_COUNTS : _COUNTS + bins], total[_COUNTS + bins :]
+    positives, negatives = _histograms(total, bins)
     pairs = int(positives.sum()) * int(negatives.sum())
     below = np.cumsum(negatives) - negatives
-    wins = float((positives * below).sum()) + 0.5 * float((positives * negatives).sum())
-    return Metrics(
+    # In floating point: the products of two large cohorts' counts leave the range of int64.
+    wins = float(positives.astype(np.float64) @ (below + 0.5 * negatives))
+    return Evaluation(
         rows=rows,
         accuracy=(tp + tn) / rows,
-        sensitivity=tp / (tp + fn) if tp + fn else None,
-        specificity=tn / (tn + fp) if tn + fp else None,
-        auroc=wins / pairs if pairs else None,
+        sensitivity=_share(tp, tp + fn),
+        specificity=_share(tn, tn + fp),
+        auroc=_share(wins, pairs),
+        positives=tp + fn,
+        negatives=fp + tn,
+        called_positive=tp + fp,
+        called_negative=tn + fn,
+        ppv=_share(tp, tp + fp),
+        npv=_share(tn, tn + fn),
+        brier=squared_error / SQUARED_ERROR_UNITS / rows,
     )
+
+
+def _histograms(vector: Vector, bins: int) -> tuple[Vector, Vector]:
+    return vector[_SCALARS : _SCALARS + bins], vector[_SCALARS + bins :]
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.errors import JobError
+from coordinator.federated.job import Outcome
+from coordinator.federated.rundir import RUNS_VARIABLE, RunFolder
 
 APP: Final = Path(__file__).parent / "app"
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 10.0
 POLL_S: Final = 0.1
-STATUS_EVERY_S: Final = 5.0
+# Asking Flower costs a second of processor time; the outcome itself is noticed at once.
+STATUS_EVERY_S: Final = 15.0
 
 _ENDED: Final = "finished"
 
@@ -29,6 +32,11 @@ class SuperLink:
         self._folder = folder
         self._port = port or _free_port()
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def runs(self) -> Path:
+        """The folder whose run folders the ServerApp may read."""
+        return self._folder / "runs"
 
     @property
     def address(self) -> str:
@@ -85,35 +93,39 @@ class SuperLink:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
-    async def run(self, document: Path, result: Path, timeout_s: float) -> None:
-        """Submit one run and wait until it has written `result`.
+    async def run(self, folder: RunFolder, timeout_s: float) -> Outcome:
+        """Submit one run and return what it leaves in `folder`.
+
+        The ServerApp is given half of the time, so that it can say why there is no result.
 
         Raises:
             JobError: if it cannot be submitted, fails, or takes longer than `timeout_s`.
         """
         if not self.running:
             raise JobError("Flower's SuperLink is not running")
-        settings = f'job-file="{document}" result-file="{result}" timeout-s={max(timeout_s / 2, 5.0)}'
-        answer = await self._flwr("run", str(APP), "bedside", "--run-config", settings)
-        run_id = answer.get("run-id")
-        if not isinstance(run_id, str):
-            raise JobError("Flower did not accept the run")
+        # Names only: devices are told a run's configuration, and our paths are none of theirs.
+        settings = f'run="{folder.path.name}" timeout-s={timeout_s / 2}'
         try:
             async with asyncio.timeout(timeout_s):
-                await self._wait(run_id, result)
+                answer = await self._flwr("run", str(APP), "bedside", "--run-config", settings)
+                run_id = answer.get("run-id")
+                if not isinstance(run_id, str):
+                    raise JobError("Flower did not accept the run; see superlink.log")
+                await self._wait(run_id, folder)
         except TimeoutError as error:
             raise JobError("the run did not end in time") from error
+        return folder.outcome()
 
-    async def _wait(self, run_id: str, result: Path) -> None:
+    async def _wait(self, run_id: str, folder: RunFolder) -> None:
         loop = asyncio.get_running_loop()
         ask_at = loop.time() + STATUS_EVERY_S
-        while not await asyncio.to_thread(result.exists):
+        while not folder.ended():
             if not self.running:
                 raise JobError("Flower's SuperLink ended during the run")
             if loop.time() >= ask_at:
                 answer = await self._flwr("ls", "bedside", "--run-id", run_id)
                 ended = any(run["status"].startswith(_ENDED) for run in answer.get("runs", ()))
-                if ended and not await asyncio.to_thread(result.exists):
+                if ended and not folder.ended():
                     raise JobError("the run failed; see superlink.log")
                 ask_at = loop.time() + STATUS_EVERY_S
             await asyncio.sleep(POLL_S)
@@ -128,7 +140,12 @@ class SuperLink:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        output, _ = await process.communicate()
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         try:
             answer: dict[str, Any] = json.loads(output)
         except ValueError as error:
@@ -159,6 +176,9 @@ class SuperLink:
             "FLWR_HOME": str(self._folder),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
+            # How often Flower's launcher looks for a run to start; its default is 1 s.
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            RUNS_VARIABLE: str(self.runs),
         }
 
 

@@ -1,24 +1,22 @@
 """Federated work on a device: a Flower ClientApp that answers signed jobs with counts only.
 
-What leaves is one int64 vector: rows, true and false positives, true and false negatives, then the
-score histograms of both classes, binned by log-odds. The coordinator's `federated/statistics.py` says
-the same.
+What leaves is one int64 vector (`federated_counts.py`), signed with the device's own key, so that
+nobody else's counts can stand in for this device's.
 """
 
+import hashlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from msgspec import Struct
 from securesystemslib.dsse import Envelope
@@ -27,6 +25,7 @@ from securesystemslib.signer import Key, SSlibKey
 
 from bedside_client.data import DataProvider, SqliteData
 from bedside_client.errors import BedsideClientError
+from bedside_client.federated_counts import Counts, count, nothing
 from bedside_client.packages import PackageStore
 from bedside_client.runtime import LocalModel
 from bedside_client.state import DeviceState
@@ -34,7 +33,7 @@ from bedside_client.state import DeviceState
 PAYLOAD_TYPE: Final = "application/vnd.bedside.job+json"
 STATE: Final = "bedside-state"
 BINS_MAX: Final = 4096
-LOG_ODDS_MAX: Final = 16.0
+WITHDRAWN: Final = "federated-withdrawn"
 
 app = ClientApp()
 
@@ -61,35 +60,71 @@ class SignedJob(Struct, frozen=True, kw_only=True):
 @app.query("evaluate")
 def evaluate(message: Message, context: Context) -> Message:
     """Answer one evaluation job."""
-    state = DeviceState.open(Path(str(context.node_config[STATE])))
-    document = message.content.config_records["job"]["document"]
-    if not isinstance(document, bytes):
-        raise JobRefused("the job is not a signed document")
-    vector = answer_job(state, document, SqliteData(state.data))
-    counts = ArrayRecord({"vector": Array(vector)})
-    return Message(content=RecordDict({"counts": counts}), reply_to=message)
+    try:
+        state = DeviceState.open(Path(str(context.node_config[STATE])))
+        document = message.content.config_records["job"]["document"]
+        if not isinstance(document, bytes):
+            raise JobRefused("the job is not a signed document")
+        reply = answer_job(state, document, SqliteData(state.data))
+    except BedsideClientError:
+        raise
+    except Exception:  # noqa: BLE001 whatever it is, Flower would send its text to the coordinator
+        raise JobRefused("this device failed to answer; the reason is withheld") from None
+    return Message(content=reply, reply_to=message)
 
 
-def answer_job(state: DeviceState, document: bytes, data: DataProvider) -> npt.NDArray[np.int64]:
-    """Return the counts that a signed job asks of this device's own rows.
+def answer_job(state: DeviceState, document: bytes, data: DataProvider) -> RecordDict:
+    """Return this device's signed counts over its own rows, as a signed job asks.
 
     Raises:
-        JobRefused: if the job is not signed by a trusted key, is another site's, has expired, or
-            asks for a smaller cohort than this device accepts.
-        BedsideClientError: if the model is not here or does not verify.
+        JobRefused: if consent was withdrawn here, or the job is not signed by a trusted key, is
+            another site's, has expired, or asks for a smaller cohort than this device accepts.
+        BedsideClientError: if the model is not here, does not verify or does not run.
     """
+    if not consents(state):
+        raise JobRefused("federated work is not consented to on this device")
     job = verify_job(state, document, datetime.now(UTC))
     package, model_bytes = PackageStore.of(state).load(job.model, job.version)
     if package.digest != job.digest:
         raise JobRefused("this device's model is not the one that the job names")
-    model = LocalModel(model_bytes)
-    name = model.inputs[0]
+    counts = _evaluate(LocalModel(model_bytes), data, job)
+    signature = state.identity.sign(signed_bytes(job.id, state.enrolment.device, counts))
+    return RecordDict(
+        {
+            "counts": ArrayRecord({"vector": Array(counts)}),
+            "sender": ConfigRecord(
+                {"device": state.enrolment.device, "signature": bytes.fromhex(signature)}
+            ),
+        }
+    )
+
+
+def _evaluate(model: LocalModel, data: DataProvider, job: SignedJob) -> Counts:
     rows = list(data.rows())
     if not rows:
-        return np.zeros(5 + 2 * job.bins, dtype=np.int64)
+        return nothing(job.bins)
     x = np.stack([features for features, _ in rows])
-    scores = model.run({name: x})[model.outputs[0]][:, 1]
+    scores = model.run({model.inputs[0]: x})[model.outputs[0]][:, 1]
     return count(scores, [label for _, label in rows], job.threshold, job.bins)
+
+
+def signed_bytes(job: str, device: str, counts: Counts) -> bytes:
+    """Return what is signed: `bedside-reply:<job>:<device>:` and SHA-256 of the int64 LE counts."""
+    digest = hashlib.sha256(counts.astype("<i8").tobytes()).hexdigest()
+    return f"bedside-reply:{job}:{device}:{digest}".encode()
+
+
+def consents(state: DeviceState) -> bool:
+    """Say whether the person lets this device take part in federated work."""
+    return not (state.folder / WITHDRAWN).exists()
+
+
+def set_consent(state: DeviceState, *, given: bool) -> None:
+    """Give or withdraw consent to federated work; it holds from the next job on."""
+    if given:
+        (state.folder / WITHDRAWN).unlink(missing_ok=True)
+    else:
+        (state.folder / WITHDRAWN).touch()
 
 
 def verify_job(state: DeviceState, document: bytes, now: datetime) -> SignedJob:
@@ -115,34 +150,6 @@ def verify_job(state: DeviceState, document: bytes, now: datetime) -> SignedJob:
     if not 1 <= job.bins <= BINS_MAX:
         raise JobRefused("the job asks for an impossible histogram")
     return job
-
-
-def count(
-    scores: npt.NDArray[Any], labels: Iterable[int], threshold: float, bins: int
-) -> npt.NDArray[np.int64]:
-    """Return the count vector for scores in [0, 1] and labels 0 or 1.
-
-    Bins are even in the scores' log-odds from -16 to 16; beyond, the outermost bin counts.
-    """
-    truth = np.asarray(list(labels)) == 1
-    said = scores >= threshold
-    exact = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
-    odds = np.log(exact) - np.log1p(-exact)
-    index = np.clip(((odds / LOG_ODDS_MAX + 1) / 2 * bins).astype(np.int64), 0, bins - 1)
-    counts = [
-        len(truth),
-        int((said & truth).sum()),
-        int((said & ~truth).sum()),
-        int((~said & ~truth).sum()),
-        int((~said & truth).sum()),
-    ]
-    return np.concatenate(
-        [
-            np.array(counts, dtype=np.int64),
-            np.bincount(index[truth], minlength=bins),
-            np.bincount(index[~truth], minlength=bins),
-        ]
-    ).astype(np.int64)
 
 
 def _free_port() -> int:
@@ -181,5 +188,7 @@ def supernode(state: DeviceState) -> tuple[list[str], dict[str, str]]:
         "FLWR_HOME": str(state.folder / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # How often Flower's launcher looks for a message to answer; its default is 1 s.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
     }
     return command, environment

@@ -1,0 +1,46 @@
+"""Who is calling, and whether their roles may do what they ask; denied unless a policy permits it."""
+
+from typing import Any
+
+from fastapi import Depends, Request
+
+from coordinator.parts import CoordinatorParts
+from coordinator.problems import Refused
+from policies import ApiAction, Principal, TokenExpired, TokenInvalid
+
+
+def allow(parts: CoordinatorParts, action: ApiAction) -> Any:  # noqa: ANN401 a FastAPI dependency
+    """Return a dependency that gives the caller, or refuses the request (401, 403)."""
+
+    async def authorize(request: Request) -> Principal:
+        principal = await _authenticate(parts, request.headers.get("authorization"))
+        decision = parts.engine.authorize(principal.roles, action)
+        if not decision.allowed:
+            raise Refused(
+                403,
+                "policy-refused",
+                f"None of the caller's roles may do {action.value}.",
+                policies=decision.policies,
+                citations=decision.citations,
+            )
+        return principal
+
+    return Depends(authorize)
+
+
+async def _authenticate(parts: CoordinatorParts, header: str | None) -> Principal:
+    if header is None:
+        raise Refused(401, "token-missing", "Send `Authorization: Bearer <token>`.")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Refused(401, "token-invalid", "Only the Bearer scheme is understood.")
+    encoded = token.encode("latin-1")
+    try:
+        if not parts.devices.is_assertion(encoded):
+            return parts.tokens.verify(encoded)
+        await parts.keys.refresh(parts.registry)
+        return parts.devices.verify(encoded)
+    except TokenExpired as error:
+        raise Refused(401, "token-expired", "The token has expired.") from error
+    except TokenInvalid as error:
+        raise Refused(401, "token-invalid", "The token does not verify for this site.") from error
