@@ -35,6 +35,8 @@ class Canaries:
 
     def __init__(self) -> None:
         self._needles: dict[bytes, str] = {}
+        # An alternative that matches nothing, until there is something to look for.
+        self._compiled = (0, re.compile(rb"(?!)"))
 
     @property
     def count(self) -> int:
@@ -58,15 +60,24 @@ class Canaries:
             if pair.all():
                 self._add(pair.tobytes(), "value as bytes")
 
+    def matches(self, data: bytes) -> Iterator[str]:
+        """Yield the kind of each canary in `data`."""
+        pattern = self._pattern()
+        for content in _contents(data):
+            yield from (self._needles[match] for match in pattern.findall(content))
+
     def search(self, files: Iterable[Path]) -> Iterator[Finding]:
         """Yield each file that holds a canary, once for each kind."""
-        pattern = re.compile(b"|".join(re.escape(needle) for needle in self._needles))
         for path in files:
-            kinds = set()
-            for content in _contents(path.read_bytes()):
-                kinds |= {self._needles[match] for match in pattern.findall(content)}
-            for kind in sorted(kinds):
+            for kind in sorted(set(self.matches(path.read_bytes()))):
                 yield Finding(path, kind)
+
+    def _pattern(self) -> re.Pattern[bytes]:
+        count, pattern = self._compiled
+        if count != len(self._needles):
+            pattern = re.compile(b"|".join(re.escape(needle) for needle in self._needles))
+            self._compiled = len(self._needles), pattern
+        return pattern
 
     def _add(self, raw: bytes, kind: str) -> None:
         self._needles[raw] = kind

@@ -29,7 +29,11 @@ def call(
     sent = dict(headers or {})
     if token is not None:
         sent["Authorization"] = f"Bearer {token}"
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    if isinstance(body, bytes | None):
+        data = body
+    else:
+        data = json.dumps(body).encode()
+        sent.setdefault("Content-Type", "application/json")
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     try:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
