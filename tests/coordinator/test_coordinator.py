@@ -19,9 +19,7 @@ class Coordinator:
     def __init__(self, folder):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.site = make_site(
-            folder, coordinator=CoordinatorSettings(port=port, cohort_minimum=3)
-        )
+        self.site = make_site(folder, coordinator=CoordinatorSettings(port=port, cohort_minimum=3))
         publish_linear(self.site, folder)
         issuer = self.site.token_issuer()
         self.operator = issuer.issue("it.operator", [Role.OPERATOR], lifetime_s=600)

@@ -9,7 +9,9 @@ from coordinator.errors import JobError
 from coordinator.federated.statistics import BINS, add, check, length, metrics
 
 cohorts = st.lists(
-    st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 1)), max_size=30), min_size=1, max_size=6
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 1)), max_size=30),
+    min_size=1,
+    max_size=6,
 )
 
 
