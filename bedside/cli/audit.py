@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from audit import AuditError, NoteVerifier
@@ -13,7 +12,7 @@ from audit.records import RequestRecord, decode
 from audit.reports import Filters, LogSource, build_access_report, verify_report, write_report
 from audit.reports.access import describe
 from audit.verify import read_checkpoint, read_entries, verify_log
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 from bedside.site import Site
 
@@ -101,7 +100,7 @@ def records(
                 )
     except AuditError as error:
         raise BedsideError(str(error)) from error
-    Console().print(table)
+    show(table)
 
 
 @app.command()

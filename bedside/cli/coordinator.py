@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bedside.api import call_api
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 
 app = typer.Typer(help="Run the coordinator, enrol devices, run federated jobs.")
@@ -55,7 +54,7 @@ def list_devices(token: TokenOption, url: UrlOption = DEFAULT_URL) -> None:
     for device in call_api("GET", f"{url}/v1/devices", token)["items"]:
         state = "revoked" if device["revoked"] else "enrolled"
         table.add_row(device["id"], device["jurisdiction"], str(device["subjects"]), state)
-    Console().print(table)
+    show(table)
 
 
 @device_app.command()
@@ -81,7 +80,7 @@ def run_job(
         job = call_api("GET", f"{url}/v1/federated/jobs/{job['id']}", token)
     if job["state"] != "done":
         raise BedsideError(f"the job {job['state']}: {job['reason']}")
-    Console().print(result_table(job))
+    show(result_table(job))
 
 
 def result_table(job: dict[str, Any]) -> Table:

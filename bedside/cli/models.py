@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 from coordinator import CoordinatorError
 
@@ -31,7 +30,7 @@ def list_models(config: ConfigOption = None) -> None:
             )
     except CoordinatorError as error:
         raise BedsideError(str(error)) from error
-    Console().print(table)
+    show(table)
 
 
 @app.command("publish-example")

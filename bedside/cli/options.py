@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from bedside.config import load_config
 from bedside.site import Site
+
+WIDE: Final = 200
 
 ConfigOption = Annotated[
     Path | None,
@@ -26,3 +30,8 @@ def say(line: str) -> None:
     """Print one line at once, also into a pipe."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def show(table: Table) -> None:
+    """Print a table; where there is no terminal to fit it to, it is as wide as its content needs."""
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)

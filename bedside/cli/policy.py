@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 from policies import (
     Candidate,
@@ -35,7 +34,7 @@ def check(config: ConfigOption = None) -> None:
     table = Table("policy", "effect", "title", "source", title=f"bundle v{engine.bundle.version}")
     for text in sorted(engine.texts, key=lambda text: text.id):
         table.add_row(text.id, text.effect, text.title, text.citation)
-    Console().print(table)
+    show(table)
     say(f"{len(engine.texts)} policies are valid; digest {engine.bundle_digest}")
 
 
@@ -85,5 +84,5 @@ def explain_decision(
     table = Table("placement", "decision", "because")
     for verdict in decision.verdicts:
         table.add_row(verdict.placement, "permit" if verdict.permitted else "refuse", why(verdict))
-    Console().print(table)
+    show(table)
     say(explain(decision, facts))

@@ -174,7 +174,8 @@ from audit import Log
 from bedside.keys import KeyFolder
 
 async def main(folder):
-    log = await Log.open(folder / "log", origin="clinic/gateway-1", key=KeyFolder(folder).signing_key("log"))
+    key = KeyFolder(folder).signing_key("log")
+    log = await Log.open(folder / "log", origin="clinic/gateway-1", key=key)
     async def write(number):
         count = 0
         while True:

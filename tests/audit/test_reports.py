@@ -97,9 +97,7 @@ def test_no_cell_can_be_taken_for_a_formula(report_of, tmp_path):
     report = report_of([{}])
     entry = report.entries[0]
     record = msgspec.structs.replace(entry.record, principal="=cmd|'/c calc'!A0")
-    report = msgspec.structs.replace(
-        report, entries=(msgspec.structs.replace(entry, record=record),)
-    )
+    report = msgspec.structs.replace(report, entries=(msgspec.structs.replace(entry, record=record),))
     files = write_report(report, tmp_path / "out")
     (row,) = csv.DictReader(io.StringIO(files.csv.read_text()))
     assert row["principal"].startswith("'=")

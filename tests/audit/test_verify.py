@@ -83,7 +83,9 @@ def test_every_other_changed_file_is_noticed(copy, path):
         verify_log(copy, VERIFIER)
 
 
-def test_a_log_rewritten_with_its_hashes_does_not_match_its_signature(published, tmp_path, module_record):
+def test_a_log_rewritten_with_its_hashes_does_not_match_its_signature(
+    published, tmp_path, module_record
+):
     async def rewrite():
         log = await Log.open(tmp_path, origin=VERIFIER.name, key=Ed25519PrivateKey.generate())
         await log.append(encode(module_record))

@@ -80,7 +80,10 @@ def test_the_quick_start_works_as_it_is_written(up):
     assert len(lines) >= 6
     exports = re.findall(r"^  (export \w+=\S+)$", up.output, re.MULTILINE)
     script = "\n".join(
-        [*exports, *(line for line in lines if not line.startswith(("git ", "cd ", "make ", "export ")))]
+        [
+            *exports,
+            *(line for line in lines if not line.startswith(("git ", "cd ", "make ", "export "))),
+        ]
     )
     script = script.replace("bedside up &", ":").replace("127.0.0.1:8080", f"127.0.0.1:{up.port}")
     script = script.replace(".venv/bin/bedside", "bedside")
@@ -93,7 +96,7 @@ def test_the_quick_start_works_as_it_is_written(up):
 def test_its_command_line_reads_what_it_recorded(up):
     call("GET", f"http://127.0.0.1:{up.port}/v2/models/breast-cancer")
     for command, expected in {
-        "bedside audit records": "hipaa-treatment",
+        "bedside audit records": "models",
         "bedside audit verify": "verified:",
         "bedside audit report --out report": "access-report.pdf",
         "bedside audit keys": "clinic/gateway-1+",
@@ -106,20 +109,23 @@ def test_its_command_line_reads_what_it_recorded(up):
         assert expected in done.stdout, command
 
 
-def test_it_stops_cleanly_and_a_second_start_finds_its_state(up):
+def test_it_stops_cleanly_and_a_second_start_goes_on_from_its_state(tmp_path):
+    up = Up(tmp_path)
     code, rest, errors = up.stop()
     assert code == 0, errors
     assert rest.endswith("stopped\n")
     assert "Traceback" not in errors
-    verified = up.shell("bedside audit verify")
-    assert verified.returncode == 0
+    assert up.shell("bedside audit verify").returncode == 0
+    again = Up(tmp_path)
+    assert "no model yet" not in again.output
+    assert again.stop()[0] == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["token", "issue", "Jane Doe", "--role", "clinician"], "principal's name"),
-        (["audit", "verify", "nothing"], "neither"),
+        (["audit", "verify", "nothing"], "no log yet"),
         (["gateway", "--config", "nothing.toml"], "no configuration file"),
         (["gateway", "--config", "bad.toml"], "gatway"),
         (["gateway", "--config", "worse.toml"], "not valid TOML"),

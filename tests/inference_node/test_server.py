@@ -28,9 +28,7 @@ async def serving(folder, listener, *, secret=SECRET, **settings):
     linear_model(folder / "sepsis/1/model.onnx")
     stop, ready = asyncio.Event(), asyncio.Event()
     node = Node(NodeSettings(repository=folder, **settings))
-    task = asyncio.create_task(
-        serve_node(node, listener, stop, ready.set, version="1", secret=secret)
-    )
+    task = asyncio.create_task(serve_node(node, listener, stop, ready.set, version="1", secret=secret))
     await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when="FIRST_COMPLETED")
     try:
         yield

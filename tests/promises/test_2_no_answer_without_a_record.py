@@ -1,8 +1,8 @@
 """Promise 2: a response is sent only after its record is durable; without the log nothing is served.
 
 Seen to fail: with `Pipeline.serve` returning before `await self._record(exchange)` the unwritable disk
-goes unnoticed and the answer is sent; with `os.fdatasync` and the write taken out of `WriteAheadLog.append`
-the killed gateway forgets requests that it answered.
+goes unnoticed and the answer is sent; with the write taken out of `WriteAheadLog.append` the killed
+gateway forgets requests that it answered.
 """
 
 import resource

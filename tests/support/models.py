@@ -36,7 +36,9 @@ def linear_model(path: Path, *, features: int = 3, classes: int = 2, dtype=np.fl
     return weights
 
 
-def publish_linear(site: Site, folder: Path, *, model: str = "breast-cancer", version: int = 1) -> Release:
+def publish_linear(
+    site: Site, folder: Path, *, model: str = "breast-cancer", version: int = 1
+) -> Release:
     path = folder / f"{model}-{version}.onnx"
     linear_model(path)
     release = build_release(
