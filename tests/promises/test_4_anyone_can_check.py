@@ -1,8 +1,8 @@
 """Promise 4: records form a public-format transparency log that outsiders can check.
 
 The verifier below is written from the specifications alone (C2SP tlog-tiles, tlog-checkpoint and
-signed-note, RFC 6962) and uses no code of `audit`. Seen to fail: with 0x00 left out of `leaf_hash`, or a
-little-endian length in `bundle_entries`, it finds no valid log.
+signed-note, RFC 6962) and uses no code of `audit`. Seen to fail: with 0x00 left out of `leaf_hash`,
+or a little-endian length in `bundle_entries`, it finds no valid log.
 """
 
 import base64
