@@ -1,79 +1,67 @@
 """A bundle: the signed, versioned set of Cedar policies, schema and data that a site decides by.
 
-A bundle is built from packs (folders with `pack.toml`, `*.cedar`, `*.cedarschema`, `data.toml`) and
-the site's own data (its models). It travels as one file, a DSSE envelope with payload type
-`application/vnd.bedside.bundle+json` over canonical JSON: {"name", "version", "packs", "schema",
-"policies", "groups", "models"}. Its digest is SHA-256 of that payload.
+It is built from packs (`policies.pack`) and the site's own data: its models, and where its data may
+be processed. It travels as one file, `bundle.json`: a DSSE envelope with payload type
+`application/vnd.bedside.bundle+json` over canonical JSON (members in the order below, mappings sorted
+by key, no spaces):
+
+    name       the site
+    version    a whole number from 1; a later bundle has a higher one
+    packs      the names of its packs
+    schema     [{"path", "text"}]: the parts of the Cedar schema
+    policies   [{"path", "text"}]: Cedar files, in the order in which Cedar numbers their policies
+    groups     {group: {"members", "source", "checked"}}: jurisdictions that some law treats alike
+    models     {model: {"roles", "purposes"}}: who may use it, and for what
+    residency  {jurisdiction: [jurisdiction or group]}: where its identifiable data may be processed
+
+The digest of a bundle is SHA-256 of the payload.
 """
 
 import hashlib
 import json
-import re
-import tomllib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
-import cedarpy
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from msgspec import Struct
+from msgspec import Meta, Struct
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from policies.errors import BundleInvalid, BundleUntrusted
-from policies.facts import Purpose, Role
+from policies.facts import JURISDICTION, Purpose, Role
+from policies.pack import PACKS, Group, load_packs, merge_groups
+from policies.source import SourceFile
+from policies.validation import Finding, PolicyText, examine
 
 PAYLOAD_TYPE: Final = "application/vnd.bedside.bundle+json"
-PACKS: Final = Path(__file__).parent / "packs"
-REQUIRED_ANNOTATIONS: Final = ("id", "title", "cite")
-
-_STATEMENT = re.compile(r"^\s*(?:permit|forbid)\s*\(", re.MULTILINE)
-_POLICY_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+# The packs that ship are 40 kB together; a document far beyond that is a mistake or an attack.
+DOCUMENT_MAX_BYTES: Final = 16 * 1024 * 1024
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-class ModelAccess(Struct, frozen=True, kw_only=True):
+class ModelAccess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may use a model and for what, as its site decided."""
 
     roles: tuple[Role, ...]
     purposes: tuple[Purpose, ...]
 
 
-class PolicyFile(Struct, frozen=True, kw_only=True):
-    """One Cedar file of a pack; `path` is `<pack>/<file>`."""
-
-    path: str
-    text: str
-
-
-class PolicyText(Struct, frozen=True, kw_only=True):
-    """What a policy says of itself, and where it stands."""
-
-    id: str
-    title: str
-    citation: str
-    effect: str
-    obligations: tuple[str, ...]
-    path: str
-    line: int
-
-
-class Bundle(Struct, frozen=True, kw_only=True):
-    """Everything that decisions depend on.
-
-    `groups` maps a jurisdiction or group of jurisdictions to the groups that it belongs to.
-    """
+class Bundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decisions depend on."""
 
     name: str
-    version: int
+    version: Annotated[int, Meta(ge=1)]
     packs: tuple[str, ...]
-    schema: str
-    policies: tuple[PolicyFile, ...]
-    groups: Mapping[str, tuple[str, ...]]
+    schema: tuple[SourceFile, ...]
+    policies: tuple[SourceFile, ...]
+    groups: Mapping[str, Group]
     models: Mapping[str, ModelAccess]
+    residency: Mapping[str, tuple[str, ...]]
 
     def payload(self) -> bytes:
         """Return the canonical bytes that are signed."""
@@ -82,6 +70,10 @@ class Bundle(Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Return SHA-256 of the payload, in hexadecimal."""
         return hashlib.sha256(self.payload()).hexdigest()
+
+    def schema_text(self) -> str:
+        """Return the whole Cedar schema."""
+        return "\n".join(file.text for file in self.schema)
 
     def source(self) -> str:
         """Return all policies as one Cedar text; the nth statement is Cedar's `policy<n>`."""
@@ -94,71 +86,69 @@ def build_bundle(
     name: str,
     version: int,
     models: Mapping[str, ModelAccess],
+    residency: Mapping[str, Sequence[str]] | None = None,
     root: Path = PACKS,
 ) -> Bundle:
-    """Return the bundle of the named packs, checked.
+    """Return the bundle of the packs under `root` with these names, checked.
+
+    `residency` says, for a jurisdiction, in which jurisdictions or groups of them its identifiable
+    data may be processed; one that it does not name is left to the other rules.
 
     Raises:
         BundleInvalid: if a pack is missing, or anything in it does not validate.
     """
-    schema: list[str] = []
-    policies: list[PolicyFile] = []
-    groups: dict[str, set[str]] = {}
-    for pack in packs:
-        folder = root / pack
-        if not (folder / "pack.toml").is_file():
-            raise BundleInvalid(f"there is no policy pack named {pack!r}")
-        schema += [file.read_text() for file in sorted(folder.glob("*.cedarschema"))]
-        policies += [
-            PolicyFile(path=f"{pack}/{file.name}", text=file.read_text())
-            for file in sorted(folder.glob("*.cedar"))
-        ]
-        data = folder / "data.toml"
-        if data.is_file():
-            for group, members in tomllib.loads(data.read_text())["groups"].items():
-                for member in members:
-                    groups.setdefault(member, set()).add(group)
-    bundle = Bundle(
-        name=name,
-        version=version,
-        packs=tuple(packs),
-        schema="\n".join(schema),
-        policies=tuple(policies),
-        groups={member: tuple(sorted(of)) for member, of in sorted(groups.items())},
-        models=dict(models),
+    bundle = assemble_bundle(
+        packs, name=name, version=version, models=models, residency=residency, root=root
     )
     validate(bundle)
     return bundle
 
 
+def assemble_bundle(
+    packs: Sequence[str],
+    *,
+    name: str,
+    version: int,
+    models: Mapping[str, ModelAccess],
+    residency: Mapping[str, Sequence[str]] | None = None,
+    root: Path = PACKS,
+) -> Bundle:
+    """Return what `build_bundle` does without checking it, for those who want all the findings.
+
+    Raises:
+        BundleInvalid: if a pack cannot be read.
+    """
+    loaded = load_packs(packs, root)
+    return Bundle(
+        name=name,
+        version=version,
+        packs=tuple(packs),
+        schema=tuple(file for pack in loaded for file in pack.schema),
+        policies=tuple(file for pack in loaded for file in pack.policies),
+        groups=merge_groups(loaded),
+        models=dict(models),
+        residency={home: tuple(places) for home, places in (residency or {}).items()},
+    )
+
+
+def find_problems(bundle: Bundle) -> tuple[Finding, ...]:
+    """Return everything that is wrong with `bundle`."""
+    return _examine(bundle)[1]
+
+
 def validate(bundle: Bundle) -> tuple[PolicyText, ...]:
-    """Return what the bundle's policies say of themselves, in Cedar's order.
+    """Return what the bundle's policies say of themselves; the nth is Cedar's `policy<n>`.
 
     Raises:
         BundleInvalid: naming the file and line, if a policy does not parse, does not fit the
-            schema, lacks `@id`, `@title` or `@cite`, or shares its id with another.
+            schema, lacks `@id`, `@title` or `@cite`, shares its id with another, or names a role,
+            purpose, data class or jurisdiction that does not exist.
     """
-    try:
-        schema = cedarpy.Schema.from_str(bundle.schema)
-    except ValueError as error:
-        raise BundleInvalid(f"the schema does not parse: {error}") from error
-    texts: list[PolicyText] = []
-    for file in bundle.policies:
-        own = _describe(file)
-        for position, text in enumerate(own):
-            earlier = next((o for o in (*texts, *own[:position]) if o.id == text.id), None)
-            if earlier is not None:
-                raise BundleInvalid(
-                    f"{text.path}:{text.line}: @id({text.id}) is taken by {earlier.path}"
-                )
-        result = cedarpy.validate_policies(file.text, schema)
-        if not result.validation_passed:
-            finding = result.errors[0]
-            index = int(finding.policy_id.removeprefix("policy") or 0) if finding.policy_id else 0
-            line = own[index].line if index < len(own) else 1
-            raise BundleInvalid(f"{file.path}:{line}: {finding.error}")
-        texts += own
-    return tuple(texts)
+    texts, findings = _examine(bundle)
+    if findings:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise BundleInvalid(f"{findings[0]}{more}")
+    return texts
 
 
 def sign(bundle: Bundle, keys: Iterable[Ed25519PrivateKey]) -> bytes:
@@ -176,52 +166,72 @@ def verify(document: bytes, keys: Iterable[Ed25519PublicKey], *, threshold: int 
         BundleUntrusted: if they did not, or the document is no signed bundle.
         BundleInvalid: if its content does not validate.
     """
+    if len(document) > DOCUMENT_MAX_BYTES:
+        raise BundleUntrusted(f"a policy bundle is at most {DOCUMENT_MAX_BYTES} bytes long")
     trusted: list[Key] = [SSlibKey.from_crypto(key) for key in keys]
     try:
         envelope = Envelope.from_dict(json.loads(document))
         envelope.verify(trusted, threshold)
-    except (ValueError, KeyError, TypeError, AttributeError, VerificationError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        VerificationError,
+    ) as error:
         raise BundleUntrusted("the policy bundle is not signed by the site's policy keys") from error
     if envelope.payload_type != PAYLOAD_TYPE:
         raise BundleUntrusted("the signed document is not a policy bundle")
     try:
         bundle = msgspec.json.decode(envelope.payload, type=Bundle)
-    except msgspec.ValidationError as error:
-        raise BundleInvalid(f"the policy bundle does not fit its schema: {error}") from error
+    except msgspec.DecodeError as error:
+        raise BundleInvalid(f"the policy bundle does not fit its format: {error}") from error
+    # Records name a bundle by its digest, which must be that of the bytes which were signed.
+    if bundle.payload() != envelope.payload:
+        raise BundleInvalid("the policy bundle is not in its canonical form")
     validate(bundle)
     return bundle
 
 
-def _describe(file: PolicyFile) -> list[PolicyText]:
-    lines = [file.text.count("\n", 0, match.end()) + 1 for match in _STATEMENT.finditer(file.text)]
+def write_bundle(path: Path, document: bytes) -> None:
+    """Put a signed bundle at `path`, whole or not at all, and durable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(document)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_bundle(path: Path, keys: Iterable[Ed25519PublicKey], *, threshold: int = 1) -> Bundle:
+    """Return the signed bundle at `path`.
+
+    Raises:
+        BundleUntrusted: if `threshold` of `keys` did not sign it, or it cannot be read.
+        BundleInvalid: if its content does not validate.
+    """
     try:
-        document = json.loads(cedarpy.policies_to_json_str(file.text))
-    except ValueError as error:
-        raise BundleInvalid(f"{file.path}: the policies do not parse: {error}") from error
-    # Cedar numbers static policies in the order of the text.
-    policies: list[dict[str, Any]] = [
-        document["staticPolicies"][f"policy{index}"] for index in range(len(document["staticPolicies"]))
-    ]
-    if document["templates"] or len(policies) != len(lines):
-        raise BundleInvalid(f"{file.path}: start each policy on a line of its own; no templates")
-    return [_text_of(policy, file.path, line) for policy, line in zip(policies, lines, strict=True)]
+        document = path.read_bytes()
+    except OSError as error:
+        raise BundleUntrusted(f"the policy bundle cannot be read: {error.strerror}") from error
+    return verify(document, keys, threshold=threshold)
 
 
-def _text_of(policy: dict[str, Any], path: str, line: int) -> PolicyText:
-    annotations: dict[str, str | None] = policy.get("annotations", {})
-    for name in REQUIRED_ANNOTATIONS:
-        if not annotations.get(name):
-            raise BundleInvalid(f"{path}:{line}: every policy needs @{name}(...)")
-    identifier = annotations["id"] or ""
-    if not _POLICY_ID.fullmatch(identifier):
-        raise BundleInvalid(f"{path}:{line}: an @id is lower-case letters, digits, '.' and '-'")
-    obligations = annotations.get("obligation") or ""
-    return PolicyText(
-        id=identifier,
-        title=annotations["title"] or "",
-        citation=annotations["cite"] or "",
-        effect=policy["effect"],
-        obligations=tuple(name.strip() for name in obligations.split(";") if name.strip()),
-        path=path,
-        line=line,
-    )
+def _examine(bundle: Bundle) -> tuple[tuple[PolicyText, ...], tuple[Finding, ...]]:
+    texts, findings = examine(bundle.schema, bundle.policies, bundle.groups)
+    return texts, (*findings, *_of_residency(bundle))
+
+
+def _of_residency(bundle: Bundle) -> Iterable[Finding]:
+    for home, places in bundle.residency.items():
+        if not JURISDICTION.fullmatch(home):
+            yield _in_table(f"{home!r} is not an ISO 3166 code; a row is about one country or state")
+        for place in places:
+            if place not in bundle.groups and not JURISDICTION.fullmatch(place):
+                yield _in_table(f"{place!r} in the row {home} is neither an ISO 3166 code nor a group")
+
+
+def _in_table(message: str) -> Finding:
+    return Finding(path="residency", line=0, message=message)

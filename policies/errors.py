@@ -22,4 +22,8 @@ class BundleUntrusted(PolicyError):
 
 
 class BundleOutdated(PolicyError):
-    """Raised when a bundle is older than the one in use."""
+    """Raised when a bundle is older than the one in use, or differs from it at the same version."""
+
+
+class CasesInvalid(PolicyError):
+    """Raised when a pack's test cases do not say what they should; the message names the file."""

@@ -4,9 +4,14 @@ Facts hold nothing that identifies a person and take few values each, so that de
 cached and every combination can be checked before a bundle is published.
 """
 
+import re
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
+
+# The form of an ISO 3166-1 alpha-2 code, or of a 3166-2 code for a state.
+JURISDICTION: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 
 class DataClass(StrEnum):

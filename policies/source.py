@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 # In this order: what hides other characters comes before them.
-_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|[{};]|[^\s"{};/]+|\s+|.', re.DOTALL)
+_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|\w+|\s+|.', re.DOTALL)
+
+_EFFECTS = ("permit", "forbid")
 
 
 class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,7 +23,11 @@ class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Statement(Struct, frozen=True, kw_only=True):
-    """One policy or declaration, and the line (from 1) on which it begins."""
+    """One policy or declaration.
+
+    `line` (from 1) is where it says what it is: the line of `permit` or `forbid`, below the
+    annotations; or else where it begins.
+    """
 
     text: str
     line: int
@@ -30,6 +36,7 @@ class Statement(Struct, frozen=True, kw_only=True):
 def statements(text: str) -> Iterator[Statement]:
     """Yield the statements of Cedar `text`; the last may lack its `;`."""
     begin: int | None = None
+    effect: int | None = None
     depth = 0
     for token in _TOKEN.finditer(text):
         word = token.group()
@@ -41,15 +48,18 @@ def statements(text: str) -> Iterator[Statement]:
             depth += 1
         elif word == "}":
             depth -= 1
+        elif word in _EFFECTS and effect is None:
+            effect = token.start()
         elif word == ";" and depth <= 0:
-            yield _statement(text, begin, token.end())
-            begin, depth = None, 0
+            yield _statement(text, begin, token.end(), effect)
+            begin, effect, depth = None, None, 0
     if begin is not None:
-        yield _statement(text, begin, len(text))
+        yield _statement(text, begin, len(text), effect)
 
 
-def _statement(text: str, begin: int, end: int) -> Statement:
-    return Statement(text=text[begin:end], line=text.count("\n", 0, begin) + 1)
+def _statement(text: str, begin: int, end: int, effect: int | None) -> Statement:
+    said = begin if effect is None else effect
+    return Statement(text=text[begin:end], line=text.count("\n", 0, said) + 1)
 
 
 def line_of_word(text: str, word: str) -> int:

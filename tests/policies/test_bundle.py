@@ -81,7 +81,7 @@ OTHER = POLICY.replace('"own"', '"other"')
         (f"{POLICY};\n\n{OTHER} when {{ context.nothing }};", r"own/own.cedar:9: .*nothing"),
         (POLICY.replace('@cite("c")\n', "") + ";", r"own/own.cedar:3: .*@cite"),
         (f"{POLICY};\n{POLICY};", r"own/own.cedar:8: @id\(own\) is taken"),
-        (f"{POLICY} when;", r"own/own.cedar: .*do not parse"),
+        (f"{POLICY} when;", r"own/own.cedar:4: .*does not parse"),
         (POLICY.replace('"own"', '"Own Policy"') + ";", "lower-case"),
     ],
 )  # fmt: skip

@@ -1,0 +1,137 @@
+"""A policy pack: one folder with what a law, or a site, demands.
+
+- `pack.toml`: name, title, and the packs that it `requires`
+- `*.cedar`: policies, each with @id, @title and @cite
+- `*.cedarschema`: parts of the schema (`base` brings all of it)
+- `data.toml`: groups of jurisdictions, each with its source and the day on which it was checked
+- `tests.toml`: cases that `policies.testing` runs
+- `README.md`: what it covers, and what it leaves open
+"""
+
+import datetime as dt
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from policies.errors import BundleInvalid
+from policies.source import SourceFile
+
+PACKS: Final = Path(__file__).parent / "packs"
+
+T = TypeVar("T")
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jurisdictions that some law treats alike: ISO 3166 codes, or names of other groups.
+
+    `source` says where the list comes from, and `checked` on which day it was compared with it.
+    """
+
+    members: tuple[str, ...]
+    source: Annotated[str, Meta(min_length=1)]
+    checked: dt.date
+
+
+class PackManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `pack.toml` says."""
+
+    name: str
+    title: str = ""
+    requires: tuple[str, ...] = ()
+
+
+class PackData(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `data.toml` says."""
+
+    groups: dict[str, Group] = {}
+
+
+class Pack(Struct, frozen=True, kw_only=True):
+    """One pack, as read from its folder."""
+
+    manifest: PackManifest
+    schema: tuple[SourceFile, ...]
+    policies: tuple[SourceFile, ...]
+    groups: Mapping[str, Group]
+
+
+def load_pack(name: str, root: Path = PACKS) -> Pack:
+    """Read the pack called `name` under `root`.
+
+    Raises:
+        BundleInvalid: if there is none, or its TOML files do not say what they should.
+    """
+    folder = root / name
+    if not _NAME.fullmatch(name) or not (folder / "pack.toml").is_file():
+        raise BundleInvalid(f"there is no policy pack named {name!r}")
+    manifest = _read_toml(folder / "pack.toml", f"{name}/pack.toml", PackManifest)
+    if manifest.name != name:
+        raise BundleInvalid(f"{name}/pack.toml:1: a pack is named as its folder, {name!r}")
+    data = PackData()
+    if (folder / "data.toml").is_file():
+        data = _read_toml(folder / "data.toml", f"{name}/data.toml", PackData)
+    return Pack(
+        manifest=manifest,
+        schema=_read_all(folder, "*.cedarschema"),
+        policies=_read_all(folder, "*.cedar"),
+        groups=data.groups,
+    )
+
+
+def load_packs(names: Iterable[str], root: Path = PACKS) -> tuple[Pack, ...]:
+    """Read several packs.
+
+    Raises:
+        BundleInvalid: likewise, or if one is named twice or requires another that is not among them.
+    """
+    packs = tuple(load_pack(name, root) for name in names)
+    present = [pack.manifest.name for pack in packs]
+    for pack in packs:
+        name = pack.manifest.name
+        if present.count(name) > 1:
+            raise BundleInvalid(f"the pack {name!r} is named twice")
+        for required in pack.manifest.requires:
+            if required not in present:
+                raise BundleInvalid(f"{name}/pack.toml: it requires the pack {required!r}; add it")
+    return packs
+
+
+def merge_groups(packs: Iterable[Pack]) -> dict[str, Group]:
+    """Return the groups of all packs; one that two packs fill has the members of both."""
+    merged: dict[str, Group] = {}
+    for pack in packs:
+        for name, group in pack.groups.items():
+            earlier = merged.get(name)
+            merged[name] = group if earlier is None else _joined(earlier, group)
+    return dict(sorted(merged.items()))
+
+
+def _joined(one: Group, other: Group) -> Group:
+    return Group(
+        members=tuple(dict.fromkeys((*one.members, *other.members))),
+        source="; ".join(dict.fromkeys((one.source, other.source))),
+        checked=min(one.checked, other.checked),
+    )
+
+
+def _read_all(folder: Path, pattern: str) -> tuple[SourceFile, ...]:
+    return tuple(
+        SourceFile(path=f"{folder.name}/{file.name}", text=file.read_text(encoding="utf-8"))
+        for file in sorted(folder.glob(pattern))
+    )
+
+
+def _read_toml(file: Path, place: str, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), kind)
+    except tomllib.TOMLDecodeError as error:
+        raise BundleInvalid(f"{place}: not valid TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise BundleInvalid(f"{place}: {error}") from error

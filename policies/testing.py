@@ -1,0 +1,212 @@
+"""Runs the test cases of packs: what must be decided of made-up requests, and by which policies.
+
+A pack's `tests.toml` holds
+
+    packs = ["base", ...]             the packs that decide, usually all that a site uses
+    [residency]                       the site's table, if the cases need one
+    [models.<name>]                   roles, purposes: models, as a site registers them
+    [places."node:<name>"]            jurisdiction, on_premises, agreement, holds_subject: candidates
+    [[case]]                          name, facts, candidates (names of places), and what is expected:
+                                      permitted (places), policies, obligations, citations
+    [[api]]                           name, roles, permitted (actions); every other action is refused
+
+What is expected must be exactly what is decided, except for citations, each of which must be among
+those of the decision.
+"""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from policies.bundle import ModelAccess, build_bundle
+from policies.decision import Decision
+from policies.engine import ApiAction, Engine
+from policies.errors import BundleInvalid, CasesInvalid
+from policies.facts import Candidate, DataClass, Facts, PlacementKind, Purpose, Role
+from policies.pack import PACKS
+from policies.validation import PolicyText
+
+
+class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A candidate of the cases."""
+
+    jurisdiction: str
+    on_premises: bool = True
+    agreement: bool = False
+    holds_subject: bool = False
+
+
+class CaseFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The facts of a case; what it does not state takes the value that it takes in a request."""
+
+    roles: tuple[Role, ...]
+    model: str
+    jurisdiction: str
+    data_class: DataClass = DataClass.PHI
+    purpose: Purpose = Purpose.TREAT
+    consent: bool = False
+    emergency: bool = False
+    on_device: bool = False
+    carries_payload: bool = True
+
+
+class Case(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One made-up request, and what must be decided."""
+
+    name: str
+    facts: CaseFacts
+    candidates: tuple[str, ...]
+    permitted: tuple[str, ...]
+    policies: tuple[str, ...]
+    obligations: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ()
+
+
+class ApiCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that callers with these roles may do."""
+
+    name: str
+    roles: tuple[Role, ...]
+    permitted: tuple[ApiAction, ...]
+
+
+class Cases(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `tests.toml` says."""
+
+    packs: tuple[str, ...]
+    models: dict[str, ModelAccess] = {}
+    residency: dict[str, tuple[str, ...]] = {}
+    places: dict[str, Place] = {}
+    case: tuple[Case, ...] = ()
+    api: tuple[ApiCase, ...] = ()
+
+
+class CaseResult(Struct, frozen=True, kw_only=True):
+    """How one case came out: what was expected and did not happen, one line each."""
+
+    pack: str
+    name: str
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.problems
+
+
+class PackRun(Struct, frozen=True, kw_only=True):
+    """How all cases came out, and which of the packs' policies determined no decision in any."""
+
+    results: tuple[CaseResult, ...]
+    untested: tuple[PolicyText, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case came out as expected."""
+        return all(result.passed for result in self.results)
+
+
+def run_cases(packs: Sequence[str], *, root: Path = PACKS) -> PackRun:
+    """Run the cases of each of the packs under `root`; a pack without `tests.toml` has none.
+
+    Raises:
+        CasesInvalid: if a `tests.toml` does not say what it should.
+        BundleInvalid: if the packs do not validate.
+    """
+    results: list[CaseResult] = []
+    texts = {
+        text.id: text
+        for text in Engine(build_bundle(packs, name="tests", version=1, models={}, root=root)).texts
+    }
+    tested: set[str] = set()
+    for pack in packs:
+        file = root / pack / "tests.toml"
+        if file.is_file():
+            for result, decisive in _run(pack, _read(file, pack), root):
+                results.append(result)
+                tested |= decisive
+    untested = tuple(text for name, text in texts.items() if name not in tested)
+    return PackRun(results=tuple(results), untested=untested)
+
+
+def _read(file: Path, pack: str) -> Cases:
+    try:
+        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Cases)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise CasesInvalid(f"{pack}/tests.toml: {error}") from error
+
+
+def _run(pack: str, cases: Cases, root: Path) -> Iterator[tuple[CaseResult, set[str]]]:
+    """Yield each result, and the ids of the policies that determined a decision."""
+    try:
+        bundle = build_bundle(
+            cases.packs,
+            name="tests",
+            version=1,
+            models=cases.models,
+            residency=cases.residency,
+            root=root,
+        )
+    except BundleInvalid as error:
+        raise CasesInvalid(f"{pack}/tests.toml: {error}") from error
+    engine = Engine(bundle)
+    places = {name: _candidate(pack, name, place) for name, place in cases.places.items()}
+    for case in cases.case:
+        missing = [name for name in (*case.candidates, *case.permitted) if name not in places]
+        if missing:
+            raise CasesInvalid(
+                f"{pack}/tests.toml: the case {case.name!r} names no place {missing[0]!r}"
+            )
+        candidates = tuple(places[name] for name in case.candidates)
+        decision = engine.decide(_facts(case.facts), candidates)
+        problems = tuple(_differences(case, decision))
+        yield CaseResult(pack=pack, name=case.name, problems=problems), set(decision.policies)
+    for api in cases.api:
+        yield _run_api(pack, api, engine)
+
+
+def _run_api(pack: str, case: ApiCase, engine: Engine) -> tuple[CaseResult, set[str]]:
+    decisions = {action: engine.authorize(frozenset(case.roles), action) for action in ApiAction}
+    allowed = [action.value for action, decision in decisions.items() if decision.allowed]
+    problems = tuple(_difference("permitted", case.permitted, allowed))
+    decisive = {name for decision in decisions.values() for name in decision.policies}
+    return CaseResult(pack=pack, name=case.name, problems=problems), decisive
+
+
+def _differences(case: Case, decision: Decision) -> Iterator[str]:
+    yield from _difference("permitted", case.permitted, decision.permitted)
+    yield from _difference("policies", case.policies, decision.policies)
+    yield from _difference("obligations", case.obligations, decision.obligations)
+    cited = "; ".join(decision.citations)
+    for citation in case.citations:
+        if citation not in cited:
+            yield f"citations: expected {citation}, found {cited or 'none'}"
+
+
+def _difference(what: str, expected: Iterable[str], found: Iterable[str]) -> Iterator[str]:
+    wanted, got = sorted(expected), sorted(found)
+    if wanted != got:
+        yield f"{what}: expected {', '.join(wanted) or 'none'}, found {', '.join(got) or 'none'}"
+
+
+def _candidate(pack: str, name: str, place: Place) -> Candidate:
+    kinds: Mapping[str, PlacementKind] = {kind.value: kind for kind in PlacementKind}
+    kind = kinds.get(name.partition(":")[0])
+    if kind is None:
+        raise CasesInvalid(f"{pack}/tests.toml: the place {name!r} is neither node:... nor device:...")
+    return Candidate(
+        placement=name,
+        kind=kind,
+        jurisdiction=place.jurisdiction,
+        on_premises=place.on_premises,
+        agreement=place.agreement,
+        holds_subject=place.holds_subject,
+    )
+
+
+def _facts(facts: CaseFacts) -> Facts:
+    fields = {name: getattr(facts, name) for name in CaseFacts.__struct_fields__}
+    return Facts(**{**fields, "roles": frozenset(facts.roles)})
