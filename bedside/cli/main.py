@@ -31,6 +31,11 @@ def main() -> None:
     except BedsideError as error:
         sys.stderr.write(f"bedside: {error}\n")
         sys.exit(1)
+    except OSError as error:
+        # A file or folder that the command was pointed at; anything deeper has an error of its own.
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"bedside: {where}{error.strerror or type(error).__name__}\n")
+        sys.exit(1)
 
 
 @app.command()

@@ -130,6 +130,8 @@ def test_it_stops_cleanly_and_a_second_start_goes_on_from_its_state(tmp_path):
         (["gateway", "--config", "bad.toml"], "gatway"),
         (["gateway", "--config", "worse.toml"], "not valid TOML"),
         (["node", "--listen", "nowhere"], "host:port"),
+        (["demo", "--state", "/proc/nowhere"], "/proc/nowhere"),
+        (["coordinator", "devices", "list", "--token", "x", "--url", "http://127.0.0.1:9"], "nothing"),
     ],
 )
 def test_errors_are_one_clear_line_and_never_a_traceback(tmp_path, arguments, words):
