@@ -39,11 +39,16 @@ class ModelEntry(BaseModel):
 
 
 class PolicyEntry(BaseModel):
-    """Which policy packs the site decides by."""
+    """Which policy packs the site decides by, and its own residency table.
+
+    `residency` says where a jurisdiction's data may be processed; one without an entry is left to the
+    other packs.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     packs: tuple[Name, ...] = ("base", "hipaa", "gdpr", "residency")
+    residency: dict[Jurisdiction, tuple[Jurisdiction, ...]] = Field(default={})
 
 
 EXAMPLE_ACCESS: Final = ModelEntry(

@@ -126,5 +126,9 @@ class Site:
             for name, entry in self.config.models.items()
         }
         return build_bundle(
-            self.config.policy.packs, name=self.config.site, version=version, models=models
+            self.config.policy.packs,
+            name=self.config.site,
+            version=version,
+            models=models,
+            residency=self.config.policy.residency,
         )

@@ -16,7 +16,9 @@ from policies import (
     PolicyError,
     Purpose,
     Role,
+    check_packs,
     explain,
+    run_cases,
     why,
 )
 
@@ -25,8 +27,13 @@ app = typer.Typer(help="Check the policies and ask them why.", no_args_is_help=T
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
-    """Validate the site's packs against their schema and show the bundle in force."""
+    """Validate the site's packs, their layout too, and show the bundle in force."""
     site = open_site(config)
+    findings = check_packs(site.config.policy.packs)
+    for finding in findings:
+        say(f"{finding.path}:{finding.line}: {finding.message}")
+    if findings:
+        raise BedsideError(f"{len(findings)} findings in the site's packs")
     try:
         engine = Engine(site.bundle())
     except PolicyError as error:
@@ -36,6 +43,24 @@ def check(config: ConfigOption = None) -> None:
         table.add_row(text.id, text.effect, text.title, text.citation)
     show(table)
     say(f"{len(engine.texts)} policies are valid; digest {engine.bundle_digest}")
+
+
+@app.command("test")
+def run_tests(config: ConfigOption = None) -> None:
+    """Run the packs' own test cases, and name the policies that no case exercised."""
+    try:
+        run = run_cases(open_site(config).config.policy.packs)
+    except PolicyError as error:
+        raise BedsideError(str(error)) from error
+    for result in run.results:
+        for problem in result.problems:
+            say(f"{result.pack}: {result.name}: {problem}")
+    for text in run.untested:
+        say(f"{text.path}:{text.line}: no case exercises {text.id}")
+    failed = sum(not result.passed for result in run.results)
+    if failed:
+        raise BedsideError(f"{failed} of {len(run.results)} cases failed")
+    say(f"{len(run.results)} cases passed; {len(run.untested)} policies were not exercised")
 
 
 @app.command("explain")

@@ -102,6 +102,7 @@ def test_its_command_line_reads_what_it_recorded(up):
         "bedside audit keys": "clinic/gateway-1+",
         "bedside models list": "breast-cancer",
         "bedside policy check": "policies are valid",
+        "bedside policy test": "cases passed",
         "bedside policy explain --role clinician --jurisdiction DE": "GDPR Art. 44",
     }.items():
         done = up.shell(command)
