@@ -15,6 +15,7 @@ from coordinator.federated.job import Outcome
 from coordinator.federated.rundir import RUNS_VARIABLE, RunFolder
 
 APP: Final = Path(__file__).parent / "app"
+LAUNCHER: Final = Path(__file__).parent / "launch.py"
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 10.0
@@ -57,6 +58,8 @@ class SuperLink:
         log = await asyncio.to_thread(self._prepare)
         with log:
             self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(LAUNCHER),
                 _program("flower-superlink"),
                 "--insecure",
                 "--disable-runtime-dependency-installation",
@@ -64,10 +67,20 @@ class SuperLink:
                 HOST,
                 "--port",
                 str(self._port),
+                # Flower would start the process that starts ServerApps in a session of its own,
+                # out of reach; started here, it belongs to the group.
+                "--isolation",
+                "process",
+                "--",
+                _program("flower-superexec"),
+                "--insecure",
+                "--runtime-api-address",
+                self.address,
                 env=self._environment(),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                # A group of its own: it starts a process for each run, and all must end with it.
+                # A group of its own, which ends as a whole, also when this process is killed.
                 start_new_session=True,
             )
         try:

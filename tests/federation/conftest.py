@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.supercore.task_identity import TaskIdentity
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from audit import Log, Pseudonymizer
+from audit.records import AnyRecord, decode
 from bedside_client.data import SqliteData
 from bedside_client.enrolment import enroll
 from bedside_client.federated import supernode
@@ -36,6 +38,9 @@ from coordinator import (
 )
 from coordinator.run import CoordinatorInputs, serve
 from policies import Engine, ModelAccess, Purpose, Role, TokenIssuer, TokenVerifier, build_bundle
+
+# Flower makes messages inside the process of a task only; tests make them in their own.
+TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
 SITE = "mercy"
 MODEL = "breast-cancer"
@@ -59,6 +64,7 @@ class Coordinator:
     log: Log
     issuer: TokenIssuer
     folder: Path
+    stop: Callable[[], Awaitable[None]]
 
     def headers(self, role: Role) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.issuer.issue(role.value, [role], lifetime_s=600)}"}
@@ -69,6 +75,9 @@ class Coordinator:
             session.request(method, self.url + path, json=body, headers=self.headers(role)) as answer,
         ):
             return answer.status, await answer.json(content_type=None)
+
+    def records(self) -> list[AnyRecord]:
+        return [decode(leaf) for leaf in self.log.entries(0, self.log.size)]
 
     async def job(self, body: dict[str, object]) -> dict:
         """Submit a job and return it once it has ended."""
@@ -168,7 +177,12 @@ async def _coordinator(
         await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving
-        yield Coordinator(await ready, log, TokenIssuer(issuer_key, SITE), folder)
+
+        async def end() -> None:
+            stop.set()
+            await serving
+
+        yield Coordinator(await ready, log, TokenIssuer(issuer_key, SITE), folder, end)
     finally:
         stop.set()
         await serving
@@ -202,7 +216,7 @@ def enrol_device(
 
 @pytest.fixture
 async def start_supernode() -> AsyncIterator[Callable[[DeviceState], Awaitable[None]]]:
-    """Start the SuperNodes of devices; each ends with everything it started."""
+    """Start the SuperNodes of devices; each is a group that ends as a whole."""
     running: list[asyncio.subprocess.Process] = []
 
     async def start(state: DeviceState) -> None:
