@@ -164,6 +164,11 @@ def supernode(state: DeviceState) -> tuple[list[str], dict[str, str]]:
 
     It opens no port but a loopback one of its own for the process that runs the ClientApp.
 
+    Flower ships code with each run, and the SuperNode runs what its SuperLink sends. Flower 1.41 can
+    refuse foreign code only by signatures of its public hub (`--trusted-entities`), which no run of
+    one's own carries. So a device trusts whoever runs the SuperLink with its federated work; it
+    checks everything else (job, cohort, model) itself. Without TLS, use it on one machine only.
+
     Raises:
         BedsideClientError: if the site runs no federated jobs.
     """
