@@ -252,6 +252,9 @@ class Log:
             self._threads, self._publisher.publish, complete, partial, checkpoint
         )
         self._tree.written(list(complete))
-        if self._committing is None:
-            # Only between batches: the segments belong to the committing thread otherwise.
-            self._wal.release(bundles)
+        await loop.run_in_executor(self._threads, self._wal.prepare)
+        if self._wal.releasable(bundles):
+            await loop.run_in_executor(self._threads, self._publisher.sync)
+            if self._committing is None:
+                # Only between batches: the segments belong to the committing thread otherwise.
+                self._wal.release(bundles)

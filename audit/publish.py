@@ -14,13 +14,14 @@ CHECKPOINT: Final = "checkpoint"
 class Publisher:
     """Writes one log's files; used by one thread at a time.
 
-    Complete tiles are made durable before anyone relies on them. Partial tiles and the checkpoint
-    can always be made again from the write-ahead log, so they are only put in place whole.
+    All of them can be made again from the write-ahead log, so they are only put in place whole. Before
+    the write-ahead log lets go of records, `sync` makes the complete tiles that hold them durable.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._partial: list[set[str]] = []
+        self._unsynced: list[Path] = []
 
     def publish(
         self, complete: Mapping[str, bytes], partial: Mapping[str, bytes], checkpoint: bytes
@@ -31,13 +32,33 @@ class Publisher:
             OSError: if a file cannot be written; what was in place stays valid.
         """
         for path, data in complete.items():
-            self._put(path, data, durable=True)
+            self._unsynced.append(self._put(path, data))
         for path, data in partial.items():
-            self._put(path, data, durable=False)
+            self._put(path, data)
         self._put(CHECKPOINT, checkpoint, durable=True)
         for path in complete:
             shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
         self._forget(set(partial))
+
+    def sync(self) -> None:
+        """Make the complete tiles durable.
+
+        Raises:
+            OSError: if that fails; those that are left are tried again.
+        """
+        folders = set()
+        while self._unsynced:
+            path = self._unsynced[-1]
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+            # New folders' names stand in their parents: up to the log's own.
+            folders |= {parent for parent in path.parents if parent.is_relative_to(self._folder)}
+            self._unsynced.pop()
+        for folder in sorted(folders):
+            sync_folder(folder)
 
     def _forget(self, partial: set[str]) -> None:
         """Remove partial tiles that neither this checkpoint nor the one before it needs."""
@@ -46,7 +67,7 @@ class Publisher:
             for path in self._partial.pop(0) - self._partial[0] - partial:
                 (self._folder / path).unlink(missing_ok=True)
 
-    def _put(self, path: str, data: bytes, *, durable: bool) -> None:
+    def _put(self, path: str, data: bytes, *, durable: bool = False) -> Path:
         target = self._folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.tmp")
@@ -60,5 +81,4 @@ class Publisher:
         finally:
             os.close(file)
         temporary.replace(target)
-        if durable:
-            sync_folder(target.parent)
+        return target

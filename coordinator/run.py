@@ -120,6 +120,7 @@ async def _serve_http(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -42,6 +42,7 @@ async def serve(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             backlog=2048,
             ws_max_size=16 * 1024 * 1024,
