@@ -79,15 +79,16 @@ class DeviceVerifier:
         key = self._key_of(device) if _DEVICE.fullmatch(device) else None
         if key is None:
             raise TokenInvalid("the device is not enrolled")
+        now = self._clock()
         claims = verified_claims(
             token,
             key,
             audience=self._site,
             issuer=device,
             required=REQUIRED_CLAIMS,
+            now=now,
             leeway_s=self._leeway_s,
         )
-        now = self._clock()
         if claims["sub"] != device:
             raise TokenInvalid("a device speaks only for itself")
         if claims["exp"] - claims["iat"] > ASSERTION_LIFETIME_MAX_S:

@@ -49,15 +49,17 @@ def verified_claims(
     audience: str,
     issuer: str,
     required: Sequence[str],
+    now: float,
     leeway_s: int,
 ) -> dict[str, Any]:
     """Return what `token` claims, once `key` is seen to have signed it for `audience`.
 
-    `iat` and `exp` are whole numbers and `sub` and `jti` text. The expiry is left to the caller, who
-    has its own clock and asks at every use.
+    `iat` and `exp` are whole numbers and `sub` and `jti` text. `now` is seconds since 1970. The expiry
+    is left to the caller, who asks at every use.
 
     Raises:
-        TokenInvalid: if it does not verify, or lacks one of the `required` claims.
+        TokenInvalid: if it does not verify, lacks one of the `required` claims, or was issued in the
+            future.
     """
     try:
         claims: dict[str, Any] = jwt.decode(
@@ -66,7 +68,7 @@ def verified_claims(
             algorithms=[ALGORITHM],
             audience=audience,
             issuer=issuer,
-            options={"require": list(required), "verify_exp": False},
+            options={"require": list(required), "verify_exp": False, "verify_iat": False},
             leeway=leeway_s,
         )
     except (jwt.InvalidTokenError, RecursionError):
@@ -74,6 +76,8 @@ def verified_claims(
     # A truth value is an int to Python, and a time to nobody.
     if not all(type(claims[name]) is int for name in ("iat", "exp")):
         raise TokenInvalid("the token's times are not whole seconds")
+    if claims["iat"] > now + leeway_s:
+        raise TokenInvalid("the token was issued in the future; compare the clocks")
     if not all(isinstance(claims[name], str) for name in ("sub", "jti")):
         raise TokenInvalid("the token's sub and jti are not text")
     if not 0 < len(claims["jti"]) <= TOKEN_ID_MAX_CHARACTERS:

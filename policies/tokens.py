@@ -135,16 +135,17 @@ class TokenVerifier:
         """
         if isinstance(token, str):
             token = token.encode()
+        now = self._clock()
         verified = self._verified.get(token)
-        expires, principal = verified or self._verify(token)
-        if self._clock() > expires + self._leeway_s:
+        expires, principal = verified or self._verify(token, now)
+        if now > expires + self._leeway_s:
             self._verified.drop(token)
             raise TokenExpired("the token has expired")
         if verified is None:
             self._verified.put(token, (expires, principal))
         return principal
 
-    def _verify(self, token: bytes) -> tuple[int, Principal]:
+    def _verify(self, token: bytes, now: float) -> tuple[int, Principal]:
         key = self._keys.get(key_name(token))
         if key is None:
             raise TokenInvalid("the token names no key of this site")
@@ -154,6 +155,7 @@ class TokenVerifier:
             audience=self._site,
             issuer=self._site,
             required=REQUIRED_CLAIMS,
+            now=now,
             leeway_s=self._leeway_s,
         )
         if not _PRINCIPAL.fullmatch(claims["sub"]):
