@@ -179,7 +179,7 @@ class Log:
         self._check_published()
         checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         complete = self._tree.unwritten()
-        self._publisher.publish(complete, self._tree.partial(), checkpoint.note)
+        self._publisher.publish(self._tree.size, complete, self._tree.partial(), checkpoint.note)
         self._tree.written(list(complete))
         return checkpoint
 
@@ -245,16 +245,16 @@ class Log:
 
     async def _publish(self) -> None:
         complete, partial = self._tree.unwritten(), self._tree.partial()
-        bundles = self._tree.size // WIDTH * WIDTH
-        checkpoint = self._checkpoint.note
+        size, checkpoint = self._tree.size, self._checkpoint.note
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
-            self._threads, self._publisher.publish, complete, partial, checkpoint
+            self._threads, self._publisher.publish, size, complete, partial, checkpoint
         )
         self._tree.written(list(complete))
         await loop.run_in_executor(self._threads, self._wal.prepare)
-        if self._wal.releasable(bundles):
-            await loop.run_in_executor(self._threads, self._publisher.sync)
+        needed = self._wal.releasable()
+        if needed is not None and needed <= size // WIDTH * WIDTH:
+            await loop.run_in_executor(self._threads, self._publisher.sync, needed)
             if self._committing is None:
                 # Only between batches: the segments belong to the committing thread otherwise.
-                self._wal.release(bundles)
+                self._wal.release()

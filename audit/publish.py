@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,18 +22,23 @@ class Publisher:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._partial: list[set[str]] = []
-        self._unsynced: list[Path] = []
+        # The size of the log when each complete tile was put in place, and the tile.
+        self._unsynced: deque[tuple[int, Path]] = deque()
 
     def publish(
-        self, complete: Mapping[str, bytes], partial: Mapping[str, bytes], checkpoint: bytes
+        self,
+        size: int,
+        complete: Mapping[str, bytes],
+        partial: Mapping[str, bytes],
+        checkpoint: bytes,
     ) -> None:
-        """Put the files in place, the checkpoint last.
+        """Put the files of a log of `size` records in place, the checkpoint last.
 
         Raises:
             OSError: if a file cannot be written; what was in place stays valid.
         """
         for path, data in complete.items():
-            self._unsynced.append(self._put(path, data))
+            self._unsynced.append((size, self._put(path, data)))
         for path, data in partial.items():
             self._put(path, data)
         self._put(CHECKPOINT, checkpoint, durable=True)
@@ -40,15 +46,16 @@ class Publisher:
             shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
         self._forget(set(partial))
 
-    def sync(self) -> None:
-        """Make the complete tiles durable.
+    def sync(self, size: int) -> None:
+        """Make the complete tiles that hold the first `size` records durable.
 
         Raises:
             OSError: if that fails; those that are left are tried again.
         """
         folders = set()
-        while self._unsynced:
-            path = self._unsynced[-1]
+        synced = 0
+        while self._unsynced and synced < size:
+            published, path = self._unsynced[0]
             file = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(file)
@@ -56,7 +63,9 @@ class Publisher:
                 os.close(file)
             # New folders' names stand in their parents: up to the log's own.
             folders |= {parent for parent in path.parents if parent.is_relative_to(self._folder)}
-            self._unsynced.pop()
+            self._unsynced.popleft()
+            if not self._unsynced or self._unsynced[0][0] != published:
+                synced = published
         for folder in sorted(folders):
             sync_folder(folder)
 

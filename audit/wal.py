@@ -17,6 +17,10 @@ from audit.errors import LogCorrupt
 
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 
+# By the time a segment is let go of, the system has long written the tiles that hold its records, and
+# making them durable costs next to nothing; at once it would stall every waiting writer.
+SEGMENTS_KEPT: Final = 16
+
 _FRAME: Final = struct.Struct(">II")
 
 
@@ -90,15 +94,14 @@ class WriteAheadLog:
         if self._durable_bytes >= SEGMENT_BYTES // 2 and not self._spare.exists():
             _make(self._spare)
 
-    def releasable(self, durable_size: int) -> bool:
-        """Say whether any segment's leaves all stand below `durable_size`."""
-        return len(self._segments) > 1 and self._segments[1][0] <= durable_size
+    def releasable(self) -> int | None:
+        """Return how many records must be durable in tiles before the oldest segment may go."""
+        return self._segments[1][0] if len(self._segments) > SEGMENTS_KEPT else None
 
-    def release(self, durable_size: int) -> None:
-        """Remove the segments whose leaves all stand, durable, in entry bundles."""
-        while self.releasable(durable_size):
-            _, path = self._segments.pop(0)
-            path.unlink()
+    def release(self) -> None:
+        """Remove the oldest segment."""
+        _, path = self._segments.pop(0)
+        path.unlink()
 
     def close(self) -> None:
         """Close the segment."""

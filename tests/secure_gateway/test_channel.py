@@ -1,0 +1,275 @@
+"""The device channel against a real gateway: requests travel to the data, tensors do not."""
+
+import asyncio
+import json
+import threading
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import aiohttp
+import msgspec
+import numpy as np
+import pytest
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner
+from support import GatewayProcess, call, make_site, publish_linear, records_of
+
+from bedside_client import DeviceState, Enrolment, SqliteData, Trust
+from bedside_client.agent import Agent
+from bedside_client.packages import PackageStore
+from coordinator import CoordinatorSettings
+
+SUBJECT, STRANGER = "mrn-1", "mrn-2"
+ASK = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32"}]}
+
+
+class Registry:
+    """Serves a signed device registry, as a coordinator does."""
+
+    def __init__(self):
+        self.document = b"{}"
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(registry.document)))
+                self.end_headers()
+                self.wfile.write(registry.document)
+
+            def log_message(self, *_):
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def sign(self, site, serial, devices):
+        fields = {
+            "site": site.config.site,
+            "serial": serial,
+            "issued": datetime.now(UTC),
+            "devices": devices,
+        }
+        envelope = Envelope(msgspec.json.encode(fields), "application/vnd.bedside.registry+json", {})
+        envelope.sign(CryptoSigner(site.keys.signing_key("coordinator")))
+        self.document = json.dumps(envelope.to_dict()).encode()
+
+
+class Place:
+    """A gateway, its registry, and one enrolled device with one patient."""
+
+    def __init__(self, folder):
+        self.registry = Registry()
+        self.site = make_site(
+            folder,
+            coordinator=CoordinatorSettings(url=self.registry.url),
+            gateway={"registry_poll_s": 0.1, "device_timeout_s": 5},
+        )
+        self.release = publish_linear(self.site, folder)
+        self.gateway = GatewayProcess(self.site, folder)
+        self.state = self.enrol(folder / "device")
+        self.sign(1)
+
+    def enrol(self, folder):
+        folder.mkdir()
+        release_key = self.site.keys.signing_key("release").public_key().public_bytes_raw().hex()
+        enrolment = Enrolment(
+            device="phone",
+            site="clinic",
+            gateway_url=self.gateway.url,
+            coordinator_url=self.registry.url,
+            trust=Trust(release_keys=(release_key,), job_keys=()),
+            cohort_minimum=10,
+        )
+        from bedside_client.keys import DeviceIdentity
+
+        DeviceIdentity.open(folder / "identity.key")
+        state = DeviceState.create(folder, enrolment)
+        SqliteData(state.data).write([(SUBJECT, np.array([1, 2, 3], np.float32), 1)])
+        source = self.site.releases().path("breast-cancer", "1")
+        PackageStore.of(state).install(
+            (source / "release.json").read_bytes(),
+            (source / "model.onnx").read_bytes(),
+            "breast-cancer",
+        )
+        return state
+
+    def sign(self, serial, *, revoked=False):
+        pseudonyms = map(self.site.pseudonymizer().pseudonym, (SUBJECT, STRANGER))
+        device = {
+            "id": "phone",
+            "public_key": self.state.identity.public_key,
+            "jurisdiction": "US-CA",
+            "subjects": list(pseudonyms),
+            "revoked": revoked,
+        }
+        self.registry.sign(self.site, serial, [device])
+
+    async def ask(self, subject=SUBJECT, **headers):
+        return await asyncio.to_thread(
+            call,
+            "POST",
+            self.gateway.infer_url,
+            token=self.gateway.token(),
+            headers={"Bedside-Subject": subject, **headers},
+            body=ASK,
+        )
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    with place.gateway:
+        yield place
+    place.registry.server.shutdown()
+    place.registry.server.server_close()
+
+
+@asynccontextmanager
+async def connected(place, **options):
+    """Run the device's agent until the block ends."""
+    up = asyncio.Event()
+
+    def event(name, _):
+        if name == "connected":
+            up.set()
+
+    running = asyncio.create_task(Agent(place.state, event=event, **options).run(()))
+    async with asyncio.timeout(20):
+        await up.wait()
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_device_answers_from_its_own_row(place):
+    async with connected(place):
+        reply = await place.ask()
+    assert reply.status == 200
+    assert reply.json["parameters"]["bedside_placement"] == "device:phone"
+    assert "residency-on-device" in reply.json["parameters"]["bedside_policies"]
+    (output,) = reply.json["outputs"]
+    z = np.exp(np.array([1, 2, 3]) @ np.linspace(-1, 1, 6).reshape(3, 2))
+    assert np.allclose(output["data"], z / z.sum(), atol=1e-6)
+    place.gateway.stop()
+    record = records_of(place.site)[-1]
+    assert (record.placement, record.model_digest) == ("device:phone", place.release.digest)
+
+
+async def test_while_the_device_is_away_nothing_runs_elsewhere(place):
+    reply = await place.ask()
+    assert reply.status == 503
+    assert reply.json["type"] == "urn:bedside:problem:device-offline"
+    assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_the_person_on_the_device_has_the_last_word(place):
+    async with connected(place, consent=lambda _: False):
+        reply = await place.ask()
+    assert (reply.status, reply.json["type"]) == (403, "urn:bedside:problem:device-refused")
+    place.gateway.stop()
+    assert records_of(place.site)[-1].problem == "device-refused"
+
+
+async def test_a_device_that_does_not_hold_the_subject_says_so(place):
+    async with connected(place):
+        reply = await place.ask(STRANGER)
+    assert (reply.status, reply.json["type"]) == (403, "urn:bedside:problem:device-refused")
+
+
+async def test_a_revoked_device_is_cut_off_and_stays_out(place):
+    async with connected(place):
+        assert (await place.ask()).status == 200
+        place.sign(2, revoked=True)
+        async with asyncio.timeout(20):
+            # Its data is then with nobody, so a request without data can run nowhere.
+            while (await place.ask()).status != 403:
+                pass
+
+
+def socket_to(place, session, token):
+    return session.ws_connect(
+        f"{place.gateway.url}/v1/channel", headers={"Authorization": f"Bearer {token}"}
+    )
+
+
+async def test_nobody_but_an_enrolled_device_gets_a_channel(place):
+    stranger = place.enrol(place.state.folder.parent / "stranger")
+    used = place.state.assertion()
+    async with aiohttp.ClientSession() as session:
+        async with socket_to(place, session, used):
+            pass
+        for token in (used, stranger.assertion(), place.gateway.token(), "nonsense"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await socket_to(place, session, token)
+            assert refused.value.status == 403
+
+
+FRAMES = {
+    "no JSON": "{",
+    "an unknown frame": '{"type": "shutdown"}',
+    "a nameless result": '{"type": "result", "id": 1}',
+    "a strange digest": '{"type":"result","id":1,"version":"1","digest":"x","outputs":[]}',
+}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+async def test_a_device_that_talks_nonsense_is_hung_up_on(place, case):
+    async with (
+        aiohttp.ClientSession() as session,
+        socket_to(place, session, place.state.assertion()) as socket,
+    ):
+        await socket.send_str(FRAMES[case])
+        message = await socket.receive(timeout=20)
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        assert socket.close_code == 1002
+    assert (await place.ask()).status == 503
+
+
+OUTPUT = {"name": "y", "datatype": "FP32", "shape": [1], "data": [1]}
+ANSWERS = {
+    "another model": ({"digest": "ab" * 32}, 502),
+    "a version that was never released": ({"version": "7"}, 502),
+    "a tensor that is none": ({"outputs": [{**OUTPUT, "shape": [2]}]}, 502),
+    "text for numbers": ({"outputs": [{**OUTPUT, "data": ["x"]}]}, 502),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+async def test_an_answer_that_cannot_be_right_is_not_passed_on(place, case):
+    change, status = ANSWERS[case]
+    async with (
+        aiohttp.ClientSession() as session,
+        socket_to(place, session, place.state.assertion()) as socket,
+    ):
+        await socket.send_json({"type": "ready", "models": []})
+        assert (await socket.receive_json())["type"] == "welcome"
+        asking = asyncio.create_task(place.ask())
+        asked = await socket.receive_json()
+        assert set(asked) == {
+            "type", "id", "request_id", "model", "version", "subject", "inputs", "outputs",
+            "deadline_ms",
+        }  # fmt: skip
+        answer = {
+            "type": "result",
+            "id": asked["id"],
+            "version": "1",
+            "digest": place.release.digest,
+            "outputs": [],
+        }
+        await socket.send_json({**answer, **change})
+        assert (await asking).status == status
+
+
+async def test_a_connection_that_drops_fails_its_requests_at_once(place):
+    async with aiohttp.ClientSession() as session:
+        async with socket_to(place, session, place.state.assertion()) as socket:
+            await socket.send_json({"type": "ready", "models": []})
+            await socket.receive_json()
+            asking = asyncio.create_task(place.ask())
+            await socket.receive_json()
+        assert (await asking).json["type"] == "urn:bedside:problem:device-offline"
