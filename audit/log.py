@@ -11,19 +11,20 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from audit.errors import LogBusy, LogCorrupt, LogUnavailable
+from audit.errors import LogBusy, LogCorrupt, LogUnavailable, VerificationError
 from audit.merkle import consistency_proof, inclusion_proof
 from audit.note import NoteSigner, NoteVerifier
 from audit.publish import CHECKPOINT, Publisher
 from audit.tiles import ENTRY_MAX_BYTES, WIDTH
 from audit.tree import TileTree
-from audit.wal import WriteAheadLog
+from audit.wal import WriteAheadLog, sync_folder
 
 PUBLISH_INTERVAL_S: Final = 0.1
 RETRY_AFTER_S: Final = 1.0
@@ -50,7 +51,11 @@ class Log:
         self._publishing: asyncio.Task[None] | None = None
         self._failed_at: float | None = None
         self._closed = False
-        self._checkpoint = self._recover()
+        try:
+            self._checkpoint = self._recover()
+        except BaseException:
+            self._wal.close()
+            raise
 
     @classmethod
     async def open(cls, folder: Path, *, origin: str, key: Ed25519PrivateKey) -> "Log":
@@ -65,24 +70,19 @@ class Log:
 
     @classmethod
     def _open(cls, folder: Path, origin: str, key: Ed25519PrivateKey) -> "Log":
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise LogUnavailable(f"the log's folder cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise LogBusy(f"another process writes the log in {folder}") from error
-        try:
-            return cls(folder, NoteSigner(origin, key), lock)
-        except OSError as error:
-            os.close(lock)
-            raise LogUnavailable(f"the log cannot be opened: {error.strerror}") from error
-        except LogCorrupt:
-            os.close(lock)
-            raise
+        with ExitStack() as undo:
+            try:
+                _make_folder(folder)
+                lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+                undo.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                log = cls(folder, NoteSigner(origin, key), lock)
+            except BlockingIOError as error:
+                raise LogBusy(f"another process writes the log in {folder}") from error
+            except OSError as error:
+                raise LogUnavailable(f"the log cannot be opened: {error.strerror}") from error
+            undo.pop_all()
+            return log
 
     @property
     def origin(self) -> str:
@@ -149,21 +149,30 @@ class Log:
         return consistency_proof(first, second, self._tree.node)
 
     async def close(self) -> None:
-        """Commit what waits, publish everything, and let go of the folder."""
+        """Commit what waits, publish everything, and let go of the folder.
+
+        Raises:
+            LogUnavailable: if the public files could not be written; every answered record is durable
+                all the same, and `open` makes the files again.
+        """
         if self._closed:
             return
         self._closed = True
-        while self._waiting or self._committing is not None or self._scheduled:
-            await asyncio.sleep(0)
-            if self._committing is not None:
-                await asyncio.wait([self._committing])
-        if self._publishing is not None:
-            await asyncio.wait([self._publishing])
         try:
+            while self._waiting or self._committing is not None or self._scheduled:
+                await asyncio.sleep(0)
+                if self._committing is not None:
+                    await asyncio.wait([self._committing])
+            if self._publishing is not None:
+                await asyncio.wait([self._publishing])
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._wal.cut)
             await self._publish()
+        except OSError as error:
+            raise LogUnavailable(f"the log was closed unpublished: {error.strerror}") from error
         finally:
-            self._wal.close()
+            # What still runs there uses the files: it ends first, even when the caller gave up.
             self._threads.shutdown()
+            self._wal.close()
             os.close(self._lock)
 
     def _recover(self) -> Checkpoint:
@@ -187,7 +196,10 @@ class Log:
         path = self._folder / CHECKPOINT
         if not path.is_file():
             return
-        published = open_checkpoint(path.read_bytes(), [self._signer.verifier])
+        try:
+            published = open_checkpoint(path.read_bytes(), [self._signer.verifier])
+        except VerificationError as error:
+            raise LogCorrupt(f"the published checkpoint is not this log's: {error}") from error
         if published.size > self._tree.size:
             raise LogCorrupt(
                 f"records {self._tree.size} to {published.size - 1} were signed for and are missing"
@@ -255,6 +267,12 @@ class Log:
         needed = self._wal.releasable()
         if needed is not None and needed <= size // WIDTH * WIDTH:
             await loop.run_in_executor(self._threads, self._publisher.sync, needed)
-            if self._committing is None:
-                # Only between batches: the segments belong to the committing thread otherwise.
-                self._wal.release()
+            await loop.run_in_executor(self._threads, self._wal.release)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it, and their names durable."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from audit.tiles import WIDTH
 from audit.wal import sync_folder
 
 CHECKPOINT: Final = "checkpoint"
@@ -17,13 +18,15 @@ class Publisher:
 
     All of them can be made again from the write-ahead log, so they are only put in place whole. Before
     the write-ahead log lets go of records, `sync` makes the complete tiles that hold them durable.
+    A partial tile stays until its complete one is in place (C2SP tlog-tiles, Partial Tiles), so that
+    whoever holds an earlier checkpoint can still read the tree it signs.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._partial: list[set[str]] = []
         # The size of the log when each complete tile was put in place, and the tile.
         self._unsynced: deque[tuple[int, Path]] = deque()
+        self._unsynced_folders: set[Path] = set()
 
     def publish(
         self,
@@ -44,7 +47,6 @@ class Publisher:
         self._put(CHECKPOINT, checkpoint, durable=True)
         for path in complete:
             shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
-        self._forget(set(partial))
 
     def sync(self, size: int) -> None:
         """Make the complete tiles that hold the first `size` records durable.
@@ -52,7 +54,6 @@ class Publisher:
         Raises:
             OSError: if that fails; those that are left are tried again.
         """
-        folders = set()
         synced = 0
         while self._unsynced and synced < size:
             published, path = self._unsynced[0]
@@ -62,19 +63,16 @@ class Publisher:
             finally:
                 os.close(file)
             # New folders' names stand in their parents: up to the log's own.
-            folders |= {parent for parent in path.parents if parent.is_relative_to(self._folder)}
+            self._unsynced_folders |= {
+                parent for parent in path.parents if parent.is_relative_to(self._folder)
+            }
             self._unsynced.popleft()
             if not self._unsynced or self._unsynced[0][0] != published:
-                synced = published
-        for folder in sorted(folders):
+                # What is behind the last complete tile was in no complete tile then.
+                synced = published // WIDTH * WIDTH
+        for folder in sorted(self._unsynced_folders):
             sync_folder(folder)
-
-    def _forget(self, partial: set[str]) -> None:
-        """Remove partial tiles that neither this checkpoint nor the one before it needs."""
-        self._partial.append(partial)
-        if len(self._partial) > 2:
-            for path in self._partial.pop(0) - self._partial[0] - partial:
-                (self._folder / path).unlink(missing_ok=True)
+        self._unsynced_folders.clear()
 
     def _put(self, path: str, data: bytes, *, durable: bool = False) -> Path:
         target = self._folder / path

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
-from audit.errors import LogCorrupt
+from audit.errors import LogCorrupt, VerificationError
 from audit.merkle import HASH_BYTES, Frontier, leaf_hash, range_root
 from audit.tiles import HEIGHT, WIDTH, bundle_entries, split_bundle, tile_path
 
@@ -106,8 +106,19 @@ class TileTree:
         return found
 
     def stored_bundle(self, index: int) -> list[bytes]:
-        """Return the leaves of a complete entry bundle."""
-        return list(split_bundle(self._stored(tile_path(None, index))))
+        """Return the leaves of a complete entry bundle.
+
+        Raises:
+            LogCorrupt: if it is missing or not whole.
+        """
+        path = tile_path(None, index)
+        try:
+            leaves = list(split_bundle(self._stored(path)))
+        except VerificationError as error:
+            raise LogCorrupt(f"{path}: {error}") from error
+        if len(leaves) != WIDTH:
+            raise LogCorrupt(f"{path} is not a complete entry bundle")
+        return leaves
 
     def unwritten(self) -> dict[str, bytes]:
         """Return the complete tiles that still have to be written, by path."""

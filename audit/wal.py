@@ -8,6 +8,7 @@ it. Only the last frames of the last segment can be torn by a crash; they were n
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,12 @@ _FRAME: Final = struct.Struct(">II")
 
 
 class WriteAheadLog:
-    """Appends leaves to the last segment; used by one thread at a time, but for `prepare`."""
+    """Appends leaves to the last segment; one thread appends, another may prepare and release."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._spare = folder / "spare"
+        self._making = threading.Lock()
         self._file: int | None = None
         self._durable_bytes = 0
         self._segments: list[tuple[int, Path]] = []
@@ -42,9 +44,11 @@ class WriteAheadLog:
 
         Raises:
             LogCorrupt: if a frame before the last segment's end does not check, or one is missing.
+            OSError: if the folder or a segment cannot be read or written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        found = sorted((int(path.stem), path) for path in self._folder.glob("*.wal"))
+        sync_folder(self._folder.parent)
+        found = sorted((_first_index(path), path) for path in self._folder.glob("*.wal"))
         leaves: list[bytes] = []
         first = found[0][0] if found else 0
         for position, (start, path) in enumerate(found):
@@ -61,7 +65,12 @@ class WriteAheadLog:
         else:
             self._file = os.open(found[-1][1], os.O_WRONLY)
             self._dirty = True
-            self._cut()
+            try:
+                self.cut()
+            except OSError:
+                os.close(self._file)
+                self._file = None
+                raise
         return first, leaves
 
     def append(self, leaves: Sequence[bytes], next_index: int) -> None:
@@ -70,7 +79,7 @@ class WriteAheadLog:
         Raises:
             OSError: if that fails; nothing of them counts then.
         """
-        self._cut()
+        self.cut()
         if self._durable_bytes >= SEGMENT_BYTES:
             self._add_segment(next_index)
         data = b"".join(
@@ -86,31 +95,35 @@ class WriteAheadLog:
     def prepare(self) -> None:
         """Make the next segment ahead of time, if the current one is half full.
 
-        May run beside `append`: the file gets its name only once it is complete.
+        May run beside `append`, which waits for it where both need the same segment.
 
         Raises:
             OSError: if that fails; the segment is then made when it is needed.
         """
-        if self._durable_bytes >= SEGMENT_BYTES // 2 and not self._spare.exists():
-            _make(self._spare)
+        if self._durable_bytes >= SEGMENT_BYTES // 2:
+            self._make_spare()
 
     def releasable(self) -> int | None:
         """Return how many records must be durable in tiles before the oldest segment may go."""
         return self._segments[1][0] if len(self._segments) > SEGMENTS_KEPT else None
 
     def release(self) -> None:
-        """Remove the oldest segment."""
-        _, path = self._segments.pop(0)
-        path.unlink()
+        """Remove the oldest segment; may run beside `append`, which only ever touches the last.
 
-    def close(self) -> None:
-        """Close the segment."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        Raises:
+            OSError: if that fails.
+        """
+        self._segments[0][1].unlink(missing_ok=True)
+        # One by one and in order: a later segment that goes first would leave a gap behind.
+        sync_folder(self._folder)
+        self._segments.pop(0)
 
-    def _cut(self) -> None:
-        """Remove what a failed append may have left behind: a frame in it must never come back."""
+    def cut(self) -> None:
+        """Remove what a failed append may have left behind: a frame in it must never come back.
+
+        Raises:
+            OSError: if that fails; `append` does it first of all then, and `open`.
+        """
         if self._dirty:
             file = self._descriptor()
             os.ftruncate(file, self._durable_bytes)
@@ -118,18 +131,32 @@ class WriteAheadLog:
             os.fsync(file)
             self._dirty = False
 
+    def close(self) -> None:
+        """Close the segment."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
     def _add_segment(self, first: int) -> None:
         path = self._folder / f"{first:020}.wal"
-        if not self._spare.exists():
-            _make(self._spare)
+        self._make_spare()
         self._spare.rename(path)
         file = os.open(path, os.O_WRONLY)
-        sync_folder(self._folder)
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
         if self._file is not None:
             os.close(self._file)
         self._file = file
         self._durable_bytes = 0
         self._segments.append((first, path))
+
+    def _make_spare(self) -> None:
+        with self._making:
+            if not self._spare.exists():
+                _make(self._spare)
 
     def _descriptor(self) -> int:
         if self._file is None:
@@ -145,6 +172,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _first_index(segment: Path) -> int:
+    try:
+        return int(segment.stem)
+    except ValueError as error:
+        raise LogCorrupt(f"{segment} is not a segment of the write-ahead log") from error
 
 
 def _make(path: Path) -> None:
@@ -177,4 +211,4 @@ def _read_segment(path: Path) -> tuple[list[bytes], int, bool]:
             break
         leaves.append(leaf)
         offset += _FRAME.size + length
-    return leaves, offset, not any(memoryview(data)[offset:])
+    return leaves, offset, not data[offset:].strip(b"\0")

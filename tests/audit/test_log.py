@@ -156,15 +156,20 @@ async def test_a_rewritten_past_is_not_opened(tmp_path):
         await open_log(other)
 
 
-async def test_partial_tiles_do_not_pile_up(tmp_path):
+async def test_partial_tiles_stay_until_the_complete_one_is_there(tmp_path):
+    """C2SP tlog-tiles: whoever holds an earlier checkpoint must still find the tiles it needs."""
     log = await open_log(tmp_path)
     for n in range(12):
         await log.append(b"leaf %d" % n)
-        if log._publishing is not None:
+        while log._publishing is not None:
             await asyncio.wait([log._publishing])
+    partial = tmp_path / "tile/entries/000.p"
+    assert {int(path.name) for path in partial.iterdir()} == set(range(1, 13))
+    await fill(log, 256, 12)
     await log.close()
-    assert len(list((tmp_path / "tile/entries/000.p").iterdir())) <= 2
-    assert (tmp_path / tile_path(0, 0, 12)).is_file()
+    assert not partial.exists()
+    assert (tmp_path / tile_path(None, 0)).is_file()
+    assert (tmp_path / tile_path(0, 1, 12)).is_file()
 
 
 WRITER = """

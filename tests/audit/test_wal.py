@@ -1,0 +1,172 @@
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit import LogCorrupt
+from audit import wal as wal_module
+from audit.publish import Publisher
+from audit.wal import WriteAheadLog
+
+LEAF = b"a leaf of some length " * 20
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch):
+    monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 16 * 1024)
+
+
+@pytest.fixture
+def wal(tmp_path):
+    log = WriteAheadLog(tmp_path / "wal")
+    log.open()
+    yield log
+    log.close()
+
+
+def read(folder):
+    log = WriteAheadLog(folder)
+    try:
+        return log.open()
+    finally:
+        log.close()
+
+
+def append(log, start, count):
+    for index in range(start, start + count):
+        log.append([b"%d " % index + LEAF], index)
+
+
+def leaves(start, count):
+    return [b"%d " % index + LEAF for index in range(start, start + count)]
+
+
+def test_leaves_are_read_back_over_many_segments(wal, tmp_path):
+    append(wal, 0, 200)
+    assert len(list((tmp_path / "wal").glob("*.wal"))) > 4
+    assert read(tmp_path / "wal") == (0, leaves(0, 200))
+
+
+def test_a_segment_made_ahead_and_one_that_is_needed_are_never_the_same_file(
+    wal, tmp_path, monkeypatch
+):
+    """Were both to fill one temporary file, the zeros of one could land on the other's records."""
+    append(wal, 0, 25)
+    sync, making, go_on = os.fsync, threading.Event(), threading.Event()
+    failures = []
+
+    def slow(file):
+        if threading.current_thread().name == "preparing":
+            making.set()
+            go_on.wait(30)
+        sync(file)
+
+    def run(work):
+        try:
+            work()
+        except OSError as error:
+            failures.append(error)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    preparing = threading.Thread(target=run, args=(wal.prepare,), name="preparing")
+    appending = threading.Thread(target=run, args=(lambda: append(wal, 25, 40),))
+    preparing.start()
+    assert making.wait(30)
+    appending.start()
+    # With a lock the writer now waits; without one it overtakes. Either way nothing may be lost.
+    appending.join(0.2)
+    go_on.set()
+    preparing.join()
+    appending.join()
+    assert not failures
+    assert read(tmp_path / "wal") == (0, leaves(0, 65))
+
+
+@given(st.data())
+def test_a_tail_torn_anywhere_leaves_the_whole_records_before_it(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("torn") / "wal"
+    log = WriteAheadLog(folder)
+    log.open()
+    append(log, 0, 8)
+    log.close()
+    (segment,) = folder.glob("*.wal")
+    content = segment.read_bytes()
+    used = len(content.rstrip(b"\0"))
+    cut = data.draw(st.integers(0, used - 1))
+    segment.write_bytes(content[:cut] + bytes(len(content) - cut))
+    first, kept = read(folder)
+    assert first == 0
+    assert kept == leaves(0, len(kept))
+    assert len(kept) < 8
+    # What was torn is gone for good: the log goes on behind the last whole record.
+    log = WriteAheadLog(folder)
+    log.open()
+    append(log, len(kept), 3)
+    log.close()
+    assert read(folder) == (0, leaves(0, len(kept) + 3))
+
+
+def test_damage_before_the_last_segment_is_not_taken_for_a_torn_tail(wal, tmp_path):
+    append(wal, 0, 120)
+    first, second, *_ = sorted((tmp_path / "wal").glob("*.wal"))
+    content = bytearray(first.read_bytes())
+    content[100] ^= 1
+    first.write_bytes(content)
+    with pytest.raises(LogCorrupt, match=r"record 0 .* is damaged|lacks record"):
+        read(tmp_path / "wal")
+    content[100] ^= 1
+    first.write_bytes(content)
+    second.unlink()
+    with pytest.raises(LogCorrupt, match="lacks record"):
+        read(tmp_path / "wal")
+
+
+def test_a_file_that_is_no_segment_is_named(wal, tmp_path):
+    (tmp_path / "wal/notes.wal").touch()
+    with pytest.raises(LogCorrupt, match=r"notes\.wal is not a segment"):
+        read(tmp_path / "wal")
+
+
+def test_segments_are_let_go_of_one_by_one_from_the_oldest(wal, tmp_path, monkeypatch):
+    monkeypatch.setattr(wal_module, "SEGMENTS_KEPT", 2)
+    append(wal, 0, 200)
+    while (needed := wal.releasable()) is not None:
+        wal.release()
+        first, kept = read(tmp_path / "wal")
+        assert first == needed
+        assert kept == leaves(first, 200 - first)
+    assert len(list((tmp_path / "wal").glob("*.wal"))) == 2
+
+
+def test_a_segment_that_could_not_be_removed_is_tried_again(wal, tmp_path, monkeypatch):
+    monkeypatch.setattr(wal_module, "SEGMENTS_KEPT", 2)
+    append(wal, 0, 200)
+    needed = wal.releasable()
+    with monkeypatch.context() as broken:
+
+        def refuse(*_, **__):
+            raise PermissionError
+
+        broken.setattr(wal_module.Path, "unlink", refuse)
+        with pytest.raises(PermissionError):
+            wal.release()
+    assert wal.releasable() == needed
+    wal.release()
+    assert read(tmp_path / "wal") == (needed, leaves(needed, 200 - needed))
+
+
+def test_the_tiles_of_all_needed_records_are_durable_before_a_segment_goes(tmp_path, monkeypatch):
+    """At size 1,000 only 768 records are in complete bundles: the fourth comes with a later batch."""
+    publisher = Publisher(tmp_path)
+    bundles = [f"tile/entries/00{n}" for n in range(5)]
+    publisher.publish(1000, dict.fromkeys(bundles[:3], b"bundle"), {}, b"checkpoint")
+    publisher.publish(1100, dict.fromkeys(bundles[3:4], b"bundle"), {}, b"checkpoint")
+    publisher.publish(1300, dict.fromkeys(bundles[4:], b"bundle"), {}, b"checkpoint")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    publisher.sync(1000)
+    assert {str(tmp_path / path) for path in bundles[:4]} <= set(synced)
+    assert str(tmp_path / "tile/entries") in synced
+    assert str(tmp_path) in synced
