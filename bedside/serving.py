@@ -12,15 +12,17 @@ import uvloop
 from audit import AuditError
 from bedside.compose import open_gateway, resolve_secret
 from bedside.errors import BedsideError
+from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
 from bedside.site import COORDINATOR, Site
 from coordinator import CoordinatorError
 from coordinator.run import CoordinatorInputs
-from coordinator.run import serve as serve_coordinator
-from inference_node import Node, NodeError, serve_node
+from coordinator.run import running as running_coordinator
+from inference_node import Node, NodeError
+from inference_node.run import running as running_node
 from policies import PolicyError
-from secure_gateway import GatewayError
-from secure_gateway import serve as serve_gateway
+from secure_gateway import Gateway, GatewayError
+from secure_gateway.run import running as running_gateway
 
 Say = Callable[[str], None]
 Work = Callable[[asyncio.Event], Awaitable[None]]
@@ -46,6 +48,40 @@ def run_until_stopped(work: Work) -> None:
         uvloop.run(main())
     except _OURS as error:
         raise BedsideError(str(error)) from error
+
+
+async def serve_gateway(
+    gateway: Gateway, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Serve a gateway until `stop` is set."""
+    async with running_gateway(gateway) as app:
+        # Device channels never end by themselves; closing them first lets the drain finish.
+        await serve_http(app, listener, stop, ready, websockets=True, draining=gateway.hub.close)
+
+
+async def serve_coordinator(
+    inputs: CoordinatorInputs,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve a coordinator until `stop` is set; `ready` is told its URL."""
+    url = inputs.settings.url or url_of(listener)
+    async with running_coordinator(inputs, url) as app:
+        await serve_http(app, listener, stop, lambda: ready(url))
+
+
+async def serve_node(
+    node: Node,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    *,
+    secret: str | None,
+) -> None:
+    """Serve a node until `stop` is set."""
+    async with running_node(node, version=version("bedside"), secret=secret) as app:
+        await serve_http(app, listener, stop, ready)
 
 
 def run_gateway(site: Site, say: Say) -> None:
@@ -77,7 +113,6 @@ def run_node(site: Site, where: str, secret: str | None, say: Say) -> None:
             listener,
             stop,
             ready,
-            version=version("bedside"),
             secret=None if secret is None else resolve_secret(secret),
         )
 

@@ -12,10 +12,9 @@ from bedside.config import Config
 from bedside.example.data import FEATURES, split
 from bedside.example.training import EXAMPLE_MODEL
 from bedside.listen import listen_tcp, url_of
-from bedside.serving import Say, run_until_stopped
+from bedside.serving import Say, run_until_stopped, serve_gateway
 from bedside.site import Site
 from policies import Role
-from secure_gateway import serve
 
 DAY_S: Final = 86400
 START_TIMEOUT_S: Final = 90
@@ -42,7 +41,7 @@ def run_up(site: Site, say: Say) -> None:
 
         async def work(stop: asyncio.Event) -> None:
             gateway = await open_gateway(located)
-            await serve(
+            await serve_gateway(
                 gateway,
                 listener,
                 stop,

@@ -1,13 +1,11 @@
-"""Serve a coordinator on a socket until it is told to stop."""
+"""A coordinator from its start to its end, as the application that serves it."""
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from msgspec import Struct
 
 from audit import Log, Pseudonymizer
@@ -22,8 +20,6 @@ from coordinator.releases import ReleaseFolder
 from coordinator.settings import CoordinatorSettings
 from coordinator.store import Store
 from policies import DeviceVerifier, Engine, TokenVerifier
-
-GRACE_S = 5
 
 
 class CoordinatorInputs(Struct, frozen=True, kw_only=True):
@@ -42,25 +38,12 @@ class CoordinatorInputs(Struct, frozen=True, kw_only=True):
     release_keys: tuple[str, ...]
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever runs this process."""
-        yield
+@asynccontextmanager
+async def running(inputs: CoordinatorInputs, url: str) -> AsyncIterator[FastAPI]:
+    """Start the coordinator and its SuperLink, give its application, and end both at the end.
 
-
-async def serve(
-    inputs: CoordinatorInputs,
-    listener: socket.socket,
-    stop: asyncio.Event,
-    ready: Callable[[str], None],
-) -> None:
-    """Serve on `listener` until `stop` is set, then end the SuperLink and close everything.
-
-    `ready` is called with the base URL once requests are accepted.
+    `url` is where devices reach it.
     """
-    host, port = listener.getsockname()[:2]
-    url = inputs.settings.url or f"http://{host}:{port}"
     store = await Store.open(inputs.folder / "coordinator.sqlite")
     superlink = SuperLink(inputs.folder / "flower", inputs.settings.superlink_port)
     record = recorder(inputs.log)
@@ -96,38 +79,9 @@ async def serve(
     try:
         await jobs.recover()
         await superlink.start()
-        await _serve_http(parts, listener, stop, lambda: ready(url))
+        yield build_app(parts)
     finally:
         await jobs.close()
         await superlink.stop()
         await store.close()
         await inputs.log.close()
-
-
-async def _serve_http(
-    parts: CoordinatorParts,
-    listener: socket.socket,
-    stop: asyncio.Event,
-    ready: Callable[[], None],
-) -> None:
-    server = _Server(
-        uvicorn.Config(
-            build_app(parts),
-            http="httptools",
-            ws="none",
-            loop="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="coordinator-http")
-    stopping = asyncio.create_task(stop.wait(), name="coordinator-stop")
-    ready()
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    stopping.cancel()
-    await serving

@@ -25,7 +25,6 @@ from inference_node.oip import (
     Tensor,
     TensorMetadata,
 )
-from inference_node.run import serve_node
 from inference_node.server import NodeServer
 from inference_node.settings import Device, NodeSettings
 from inference_node.validation import feed_of
@@ -57,6 +56,5 @@ __all__ = [
     "decode_request",
     "encode_response",
     "feed_of",
-    "serve_node",
     "tensor_from_json",
 ]

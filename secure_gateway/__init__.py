@@ -4,7 +4,6 @@ from secure_gateway.directory import DeviceDirectory
 from secure_gateway.errors import GatewayError, RegistryError
 from secure_gateway.gateway import Gateway, GatewayParts
 from secure_gateway.nodes import EmbeddedNode, RemoteNode, SiteNode
-from secure_gateway.run import serve
 from secure_gateway.settings import GatewaySettings, NodeEntry
 
 __all__ = [
@@ -18,5 +17,4 @@ __all__ = [
     "RegistryError",
     "RemoteNode",
     "SiteNode",
-    "serve",
 ]

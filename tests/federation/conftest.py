@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from audit import Log, Pseudonymizer
 from audit.records import AnyRecord, decode
+from bedside.serving import serve_coordinator
 from bedside_client.data import SqliteData
 from bedside_client.enrolment import enroll
 from bedside_client.federated import supernode
@@ -36,7 +37,7 @@ from coordinator import (
     build_release,
     sign_release,
 )
-from coordinator.run import CoordinatorInputs, serve
+from coordinator.run import CoordinatorInputs
 from policies import Engine, ModelAccess, Purpose, Role, TokenIssuer, TokenVerifier, build_bundle
 
 # Flower makes messages inside the process of a task only; tests make them in their own.
@@ -154,7 +155,7 @@ async def _coordinator(
     listener = socket.create_server(("127.0.0.1", 0))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(
+        serve_coordinator(
             CoordinatorInputs(
                 site=SITE,
                 settings=CoordinatorSettings.model_validate(settings),

@@ -8,6 +8,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from bedside.listen import listen_tcp, listen_unix, url_of
+from bedside.serving import serve_node
 from inference_node import (
     InferRequest,
     InputInvalid,
@@ -17,7 +18,6 @@ from inference_node import (
     NodeSettings,
     NodeUnreachable,
     Tensor,
-    serve_node,
 )
 
 SECRET = "between-gateway-and-node"
@@ -28,7 +28,7 @@ async def serving(folder, listener, *, secret=SECRET, **settings):
     linear_model(folder / "sepsis/1/model.onnx")
     stop, ready = asyncio.Event(), asyncio.Event()
     node = Node(NodeSettings(repository=folder, **settings))
-    task = asyncio.create_task(serve_node(node, listener, stop, ready.set, version="1", secret=secret))
+    task = asyncio.create_task(serve_node(node, listener, stop, ready.set, secret=secret))
     await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when="FIRST_COMPLETED")
     try:
         yield

@@ -13,8 +13,9 @@ from support.sites import ROW
 
 from bedside.compose import open_gateway
 from bedside.listen import listen_tcp, url_of
+from bedside.serving import serve_gateway
 from policies import Role
-from secure_gateway import EmbeddedNode, serve
+from secure_gateway import EmbeddedNode
 
 REFUSED = {
     "German PHI at a US site": ({"Bedside-Jurisdiction": "DE"}, Role.CLINICIAN),
@@ -41,7 +42,7 @@ async def test_a_refused_payload_reaches_no_node(tmp_path, monkeypatch, case):
     publish_linear(site, tmp_path)
     listener = listen_tcp("127.0.0.1", 0)
     stop, ready = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve(await open_gateway(site), listener, stop, ready.set))
+    serving = asyncio.create_task(serve_gateway(await open_gateway(site), listener, stop, ready.set))
     await ready.wait()
     url = f"{url_of(listener)}/v2/models/breast-cancer/infer"
     issuer = site.token_issuer()
