@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import call
 from support.sites import free_port
 
 from bedside.children import bedside_command
 
+SDK_README = Path(__file__).parents[2] / "client_sdk/python/README.md"
 QUICK_START = Path(__file__).parents[2] / "docs/tutorials/quick-start.md"
 
 
@@ -91,6 +93,19 @@ def test_the_quick_start_works_as_it_is_written(up):
     assert done.returncode == 0, done.stdout + done.stderr
     for expected in re.findall(r"<!-- prints: (.*?) -->", text):
         assert expected in done.stdout + done.stderr, (expected, done.stdout)
+
+
+def test_the_sdks_quick_start_works_as_it_is_written(up):
+    text = SDK_README.read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    (token,) = re.findall(r"export TOKEN=(\S+)", up.output)
+    code = code.replace("127.0.0.1:8080", f"127.0.0.1:{up.port}")
+    names = {"token": token, "row": np.ones((1, 30), np.float32)}
+    exec(compile(code.replace("print(", "shown = ("), "README", "exec"), names)
+    outputs, placement, policies, record = names["shown"]
+    assert outputs.shape == (1, 2)
+    assert (placement, policies) == ("node:local", ("hipaa-treatment",))
+    assert record.startswith("clinic/gateway-1#")
 
 
 def test_its_command_line_reads_what_it_recorded(up):
