@@ -1,7 +1,6 @@
 """Signed notes (C2SP signed-note): text with Ed25519 signatures that name who signed."""
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from typing import Final
@@ -12,7 +11,12 @@ from msgspec import Struct
 
 from audit.errors import VerificationError
 
+# The signature type of an Ed25519 signature over the note's text; other types (cosignatures are 0x04)
+# have key ids of their own, so that their lines are passed over here as a stranger's.
 ED25519: Final = b"\x01"
+
+# Room for far more than the 16 signatures that every verifier must accept, even of 5 kB each.
+NOTE_MAX_BYTES: Final = 1_000_000
 _ID_BYTES: Final = 4
 _DASH: Final = "\u2014"
 
@@ -43,6 +47,8 @@ class NoteVerifier(Struct, frozen=True):
         """
         try:
             name, stated, encoded = text.strip().split("+", 2)
+            if not _is_name(name):
+                raise VerificationError("a verifier key's name is empty or has spaces")
             raw = base64.b64decode(encoded, validate=True)
             if raw[:1] != ED25519:
                 raise VerificationError("the verifier key is not an Ed25519 key")
@@ -58,7 +64,7 @@ class NoteSigner:
     """Signs notes under one name."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
-        if not name or "+" in name or any(character.isspace() for character in name):
+        if not _is_name(name):
             raise ValueError("a signer's name is not empty and has neither spaces nor '+'")
         self.verifier = NoteVerifier(name, key.public_key())
         self._key = key
@@ -66,7 +72,13 @@ class NoteSigner:
         self._hash = key_hash(name, key.public_key())
 
     def sign(self, text: str) -> bytes:
-        """Return `text`, which must end in a newline, with this signer's signature line."""
+        """Return `text` with this signer's signature line.
+
+        Raises:
+            ValueError: if the text does not end in a newline or has other control characters.
+        """
+        if not text.endswith("\n") or _has_control_characters(text):
+            raise ValueError("a note's text ends in a newline and has no other control characters")
         signature = base64.b64encode(self._hash + self._key.sign(text.encode())).decode()
         return f"{text}\n{self._prefix}{signature}\n".encode()
 
@@ -78,16 +90,22 @@ def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, list
         VerificationError: if the note is malformed, a known signature does not verify, or nobody
             known signed it.
     """
+    if len(note) > NOTE_MAX_BYTES:
+        raise VerificationError(f"the note is longer than {NOTE_MAX_BYTES} bytes")
     try:
-        text, separator, signatures = note.decode().rpartition("\n\n")
+        whole = note.decode()
     except UnicodeDecodeError as error:
         raise VerificationError("the note is not UTF-8 text") from error
+    if _has_control_characters(whole):
+        raise VerificationError("the note has control characters other than newlines")
+    text, separator, signatures = whole.rpartition("\n\n")
     if not separator or not signatures.endswith("\n"):
         raise VerificationError("the note has no signature block")
     text += "\n"
     known = {(verifier.name, key_hash(verifier.name, verifier.key)): verifier for verifier in verifiers}
     signed: list[NoteVerifier] = []
-    for line in signatures.splitlines():
+    # Not splitlines(): it also ends a line at U+2028 and others, which are text to the specification.
+    for line in signatures.removesuffix("\n").split("\n"):
         name, hash_, signature = _signature(line)
         verifier = known.get((name, hash_))
         if verifier is None:
@@ -108,8 +126,16 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
     name, _, encoded = rest.partition(" ")
     try:
         raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise VerificationError("a signature line is malformed") from error
-    if dash != _DASH or not name or len(raw) <= _ID_BYTES:
+    if dash != _DASH or not _is_name(name) or len(raw) <= _ID_BYTES:
         raise VerificationError("a signature line is malformed")
     return name, raw[:_ID_BYTES], raw[_ID_BYTES:]
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(character.isspace() for character in name)
+
+
+def _has_control_characters(text: str) -> bool:
+    return any(character < " " and character != "\n" for character in text)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from audit.log import Log
-from audit.tiles import WIDTH, parse_tile_path
+from audit.tiles import parse_tile_path
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,10 +18,14 @@ _FOREVER: Final = (b"cache-control", b"public, max-age=31536000, immutable")
 
 
 def serve_log(log: Log, *, prefix: str = "") -> Application:
-    """Return an ASGI application that serves `log` under `prefix`."""
+    """Return an ASGI application that serves `log` under `prefix`; it takes HTTP requests only.
+
+    What a tile's path names never changes, whole or partial: tiles may be cached for ever, the
+    checkpoint not at all. A path that is not exactly a tile's never reaches the file system.
+    """
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(prefix).lstrip("/")
+        path = scope["path"].removeprefix(prefix).removeprefix("/")
         if scope["method"] not in ("GET", "HEAD"):
             await _send(send, 405, [_TEXT, (b"allow", b"GET, HEAD")], b"read only\n")
         elif path == "checkpoint":
@@ -39,8 +43,7 @@ async def _send_tile(log: Log, path: str, send: Send) -> None:
     if tile is None or data is None:
         await _send(send, 404, [_TEXT], b"no such tile\n")
         return
-    _, _, width = tile
-    await _send(send, 200, [_OCTETS, _FOREVER if width == WIDTH else _FRESH], data)
+    await _send(send, 200, [_OCTETS, _FOREVER], data)
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
