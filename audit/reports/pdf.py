@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typst
 
-from audit.records import DeviceRecord, Flag, JobRecord, Outcome, RequestRecord
+from audit.records import DeviceRecord, Flag, JobRecord, Outcome, ReleaseRecord, RequestRecord
 from audit.reports.access import AccessReport, Entry, describe
 
 TEMPLATE: Final = Path(__file__).parent / "access.typ"
@@ -55,7 +55,9 @@ def to_data(report: AccessReport) -> dict[str, Any]:
         "review": [_request_row(entry) for entry in report.flagged(Flag.BREAK_GLASS)],
         "refused": [_request_row(entry) for entry in report.refused()],
         "requests": [_request_row(entry) for entry in report.requests],
-        "other": [_other_row(entry) for entry in report.entries if entry not in report.requests],
+        "other": [
+            _other_row(entry) for entry in report.entries if not isinstance(entry.record, RequestRecord)
+        ],
     }
 
 
@@ -97,6 +99,8 @@ def _other_row(entry: Entry) -> dict[str, str]:
     if isinstance(record, JobRecord):
         about = f"{record.model} v{record.model_version}, cohort {record.cohort}"
         about += f" (minimum {record.cohort_minimum})"
+    elif isinstance(record, ReleaseRecord):
+        about = f"{record.model} v{record.model_version}, SHA-256 {_short(record.model_digest)}"
     elif isinstance(record, DeviceRecord):
         about = f"{record.device}, {record.subjects} subjects"
     return {
