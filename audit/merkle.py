@@ -71,6 +71,14 @@ def fold(subtrees: Sequence[bytes]) -> bytes:
     return root
 
 
+def fold_complete(hashes: Sequence[bytes]) -> bytes:
+    """Return the root over a power of two of hashes, level by level."""
+    level = list(hashes)
+    while len(level) > 1:
+        level = [node_hash(level[n], level[n + 1]) for n in range(0, len(level), 2)]
+    return level[0]
+
+
 def subtrees(start: int, end: int) -> list[tuple[int, int]]:
     """Return the complete subtrees (level, index) that cover the leaves from start to end.
 

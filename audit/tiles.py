@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from audit.errors import VerificationError
+from audit.merkle import HASH_BYTES
 
 WIDTH: Final = 256
 HEIGHT: Final = 8
@@ -37,6 +38,11 @@ def parse_tile_path(path: str) -> tuple[int | None, int, int] | None:
     level = None if match["level"] == "entries" else int(match["level"])
     # Only one spelling is a path of the log: no needless leading groups, no `.p/256`.
     return (level, index, width) if tile_path(level, index, width) == path else None
+
+
+def split_hashes(tile: bytes) -> list[bytes]:
+    """Return the hashes of a tile."""
+    return [tile[start : start + HASH_BYTES] for start in range(0, len(tile), HASH_BYTES)]
 
 
 def bundle_entries(leaves: Iterable[bytes]) -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from audit.errors import LogCorrupt, VerificationError
-from audit.merkle import HASH_BYTES, Frontier, leaf_hash, range_root
-from audit.tiles import HEIGHT, WIDTH, bundle_entries, split_bundle, tile_path
+from audit.merkle import HASH_BYTES, Frontier, fold_complete, leaf_hash, range_root
+from audit.tiles import HEIGHT, WIDTH, bundle_entries, split_bundle, split_hashes, tile_path
 
 CACHED_TILES: Final = 256
 
@@ -51,7 +51,10 @@ class TileTree:
         while count := size >> (HEIGHT * level):
             start = count // WIDTH * WIDTH
             self._edge.append(
-                [fold_tile(self._complete(level - 1, index)) for index in range(start, count)]
+                [
+                    fold_complete(split_hashes(self._complete(level - 1, index)))
+                    for index in range(start, count)
+                ]
             )
             level += 1
         self._frontier.restore(size, self.node)
@@ -175,61 +178,3 @@ class TileTree:
             if len(self._cache) > CACHED_TILES:
                 self._cache.popitem(last=False)
         return data
-
-
-def split_hashes(tile: bytes) -> list[bytes]:
-    """Return the hashes of a tile."""
-    return [tile[start : start + HASH_BYTES] for start in range(0, len(tile), HASH_BYTES)]
-
-
-def fold_tile(tile: bytes) -> bytes:
-    """Return the root over a complete tile: one hash of the level above."""
-    return fold_complete(split_hashes(tile))
-
-
-def fold_complete(hashes: list[bytes]) -> bytes:
-    """Return the root over a power of two of hashes."""
-    frontier = Frontier()
-    for hash_ in hashes:
-        frontier.append(hash_)
-    return frontier.root()
-
-
-class FileNodes:
-    """Complete subtrees of a published log of `size` entries, read from its hash tiles."""
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self._folder = folder
-        self._size = size
-        self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
-        self._folded: dict[tuple[int, int], bytes] = {}
-
-    def node(self, level: int, index: int) -> bytes:
-        """Return the root of the 2**level leaves from index * 2**level on.
-
-        Raises:
-            LogCorrupt: if the tile that holds it is missing.
-        """
-        known = self._folded.get((level, index))
-        if known is None:
-            tile_level, height = divmod(level, HEIGHT)
-            tile, position = divmod(index, WIDTH >> height)
-            start = position << height
-            hashes = self._tile(tile_level, tile)[start : start + (1 << height)]
-            known = self._folded[level, index] = fold_complete(hashes)
-        return known
-
-    def _tile(self, level: int, index: int) -> list[bytes]:
-        hashes = self._tiles.get((level, index))
-        if hashes is None:
-            width = min(WIDTH, (self._size >> (HEIGHT * level)) - index * WIDTH)
-            for path in (tile_path(level, index, width), tile_path(level, index)):
-                if (self._folder / path).is_file():
-                    hashes = split_hashes((self._folder / path).read_bytes())
-                    break
-            else:
-                raise LogCorrupt(f"{tile_path(level, index, width)} is missing")
-            self._tiles[level, index] = hashes
-            if len(self._tiles) > CACHED_TILES:
-                self._tiles.popitem(last=False)
-        return hashes

@@ -1,5 +1,6 @@
 """Checks a log's files as an outsider would: only the published formats and the log's public key."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -7,11 +8,12 @@ from msgspec import Struct
 
 from audit.checkpoint import Checkpoint, open_checkpoint
 from audit.errors import VerificationError
-from audit.merkle import HASH_BYTES, Frontier, leaf_hash
+from audit.merkle import Frontier, leaf_hash
 from audit.note import NoteVerifier
 from audit.publish import CHECKPOINT
+from audit.published import read_bundle, read_hashes
 from audit.records import decode
-from audit.tiles import HEIGHT, WIDTH, split_bundle, tile_path
+from audit.tiles import HEIGHT, WIDTH, tile_path
 
 
 class LogVerification(Struct, frozen=True, kw_only=True):
@@ -25,13 +27,35 @@ class LogVerification(Struct, frozen=True, kw_only=True):
 def verify_log(folder: Path, verifier: NoteVerifier) -> LogVerification:
     """Check the published log in `folder`: signature, every tile, every record.
 
+    The log may be in use; what is checked is the tree that its checkpoint signs.
+
     Raises:
         VerificationError: naming the first record, tile or signature that does not check.
     """
-    checkpoint = read_checkpoint(folder, verifier)
-    hashes = _stored_leaf_hashes(folder, checkpoint.size)
-    _check_records(folder, checkpoint.size, hashes)
-    _check_tree(folder, checkpoint, hashes)
+    return verify_tree(folder, read_checkpoint(folder, verifier))
+
+
+def verify_tree(folder: Path, checkpoint: Checkpoint) -> LogVerification:
+    """Check the tree that `checkpoint` signs against every tile and record in `folder`.
+
+    Raises:
+        VerificationError: naming the first record or tile that does not check.
+    """
+    hashes: list[bytes] = []
+    for tile, width in _widths(checkpoint.size):
+        hashes += read_hashes(folder, 0, tile, width)
+    root, levels = _tree_over(hashes)
+    if root != checkpoint.root:
+        raise _rewritten(folder, hashes)
+    # The stored hashes are those that were signed, so a record that differs is what was changed.
+    for tile, width in _widths(checkpoint.size):
+        start = tile * WIDTH
+        for index, leaf in enumerate(read_bundle(folder, tile, width), start):
+            _check_record(index, leaf, hashes[index])
+    for level, expected in levels.items():
+        for tile, width in _widths(len(expected)):
+            if read_hashes(folder, level, tile, width) != expected[tile * WIDTH :][:width]:
+                raise VerificationError(f"{tile_path(level, tile, width)} was changed")
     return LogVerification(
         origin=checkpoint.origin, records=checkpoint.size, root=checkpoint.root.hex()
     )
@@ -51,43 +75,22 @@ def read_checkpoint(folder: Path, verifier: NoteVerifier) -> Checkpoint:
 
 
 def read_entries(folder: Path, size: int) -> list[bytes]:
-    """Return the first `size` entries of the published log in `folder`, unverified."""
-    entries: list[bytes] = []
-    for bundle in range(-(-size // WIDTH)):
-        count = min(WIDTH, size - bundle * WIDTH)
-        entries += list(split_bundle(_read(folder, None, bundle, count)))[:count]
-    return entries
+    """Return the first `size` entries of the published log in `folder`, unverified.
+
+    Raises:
+        VerificationError: if they are not all there.
+    """
+    return [leaf for tile, width in _widths(size) for leaf in read_bundle(folder, tile, width)]
 
 
-def _stored_leaf_hashes(folder: Path, size: int) -> list[bytes]:
-    hashes: list[bytes] = []
-    for tile in range(-(-size // WIDTH)):
-        count = min(WIDTH, size - tile * WIDTH)
-        hashes += _hashes(_read(folder, 0, tile, count), count, tile_path(0, tile, count))
-    return hashes
+def _widths(count: int) -> Iterator[tuple[int, int]]:
+    """Yield the tiles of one level that hold `count` hashes or entries, each with its width."""
+    for tile in range(-(-count // WIDTH)):
+        yield tile, min(WIDTH, count - tile * WIDTH)
 
 
-def _check_records(folder: Path, size: int, hashes: list[bytes]) -> None:
-    for bundle in range(-(-size // WIDTH)):
-        count = min(WIDTH, size - bundle * WIDTH)
-        start = bundle * WIDTH
-        try:
-            leaves = list(split_bundle(_read(folder, None, bundle, count)))
-        except VerificationError as error:
-            raise VerificationError(f"records {start} to {start + count - 1}: {error}") from error
-        for position in range(count):
-            index = start + position
-            if position >= len(leaves) or leaf_hash(leaves[position]) != hashes[index]:
-                raise VerificationError(f"record {index} was changed: it is not what the log hashed")
-            try:
-                decode(leaves[position])
-            except msgspec.MsgspecError as error:
-                raise VerificationError(f"record {index} is not a valid record") from error
-        if len(leaves) != count:
-            raise VerificationError(f"there are entries behind record {start + count - 1}")
-
-
-def _check_tree(folder: Path, checkpoint: Checkpoint, hashes: list[bytes]) -> None:
+def _tree_over(hashes: Sequence[bytes]) -> tuple[bytes, dict[int, list[bytes]]]:
+    """Return the root over `hashes`, and what the tiles of each level above 0 must hold."""
     levels: dict[int, list[bytes]] = {}
 
     def completed(level: int, _: int, hash_: bytes) -> None:
@@ -98,26 +101,29 @@ def _check_tree(folder: Path, checkpoint: Checkpoint, hashes: list[bytes]) -> No
     frontier = Frontier(completed)
     for hash_ in hashes:
         frontier.append(hash_)
-    if frontier.root() != checkpoint.root:
-        raise VerificationError("the stored hashes do not add up to the signed root")
-    for level, expected in levels.items():
-        for tile in range(-(-len(expected) // WIDTH)):
-            count = min(WIDTH, len(expected) - tile * WIDTH)
-            path = tile_path(level, tile, count)
-            stored = _hashes(_read(folder, level, tile, count), count, path)
-            if stored != expected[tile * WIDTH : tile * WIDTH + count]:
-                raise VerificationError(f"{path} was changed")
+    return frontier.root(), levels
 
 
-def _read(folder: Path, level: int | None, index: int, width: int) -> bytes:
-    for candidate in (tile_path(level, index, width), tile_path(level, index)):
-        path = folder / candidate
-        if path.is_file():
-            return path.read_bytes()
-    raise VerificationError(f"{tile_path(level, index, width)} is missing")
+def _check_record(index: int, leaf: bytes, hash_: bytes) -> None:
+    if leaf_hash(leaf) != hash_:
+        raise VerificationError(f"record {index} was changed: it is not what the log hashed")
+    try:
+        decode(leaf)
+    except msgspec.MsgspecError as error:
+        raise VerificationError(f"record {index} is not a valid record") from error
 
 
-def _hashes(tile: bytes, count: int, path: str) -> list[bytes]:
-    if len(tile) < count * HASH_BYTES:
-        raise VerificationError(f"{path} is too short")
-    return [tile[n * HASH_BYTES : (n + 1) * HASH_BYTES] for n in range(count)]
+def _rewritten(folder: Path, hashes: Sequence[bytes]) -> VerificationError:
+    """Say, as closely as the files allow, which stored hashes are not those that were signed."""
+    for tile, width in _widths(len(hashes)):
+        start = tile * WIDTH
+        for index, leaf in enumerate(read_bundle(folder, tile, width), start):
+            if leaf_hash(leaf) != hashes[index]:
+                return VerificationError(
+                    f"record {index} and its hash in {tile_path(0, tile, width)} differ, and the"
+                    " stored hashes do not add up to the signed root"
+                )
+    return VerificationError(
+        "the records and their hashes were rewritten together, or some were added or dropped:"
+        " they do not add up to the signed root"
+    )

@@ -5,15 +5,16 @@ it can verify it offline.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from audit.checkpoint import Checkpoint
-from audit.merkle import inclusion_proof
+from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
 from audit.note import NoteVerifier
+from audit.published import FileNodes
 from audit.records import (
     AnyRecord,
     DeviceRecord,
@@ -24,8 +25,7 @@ from audit.records import (
     RequestRecord,
     decode,
 )
-from audit.tree import FileNodes
-from audit.verify import read_checkpoint, read_entries, verify_log
+from audit.verify import read_checkpoint, read_entries, verify_tree
 
 
 class LogSource(Struct, frozen=True, kw_only=True):
@@ -36,12 +36,29 @@ class LogSource(Struct, frozen=True, kw_only=True):
 
 
 class Filters(Struct, frozen=True, kw_only=True):
-    """What a report is limited to; `subject` is a pseudonym. None means all."""
+    """What a report is limited to; `subject` is a pseudonym. None means all.
+
+    `since` is the first moment of the period and `until` the first one behind it.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
     subject: str | None = None
     principal: str | None = None
+    outcome: Outcome | None = None
+
+    def choose(self, record: AnyRecord) -> bool:
+        """Say whether a report with these filters shows `record`."""
+        if self.since is not None and record.time < self.since:
+            return False
+        if self.until is not None and record.time >= self.until:
+            return False
+        wanted = (
+            ("subject", self.subject),
+            ("principal", self.principal),
+            ("outcome", self.outcome),
+        )
+        return all(value is None or getattr(record, field, None) == value for field, value in wanted)
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -68,6 +85,11 @@ class AccessReport(Struct, frozen=True, kw_only=True):
     def requests(self) -> list[Entry]:
         """The entries that are requests through a gateway."""
         return [entry for entry in self.entries if isinstance(entry.record, RequestRecord)]
+
+    @property
+    def events(self) -> list[Entry]:
+        """The other entries: what happened to devices, releases, jobs and reports."""
+        return [entry for entry in self.entries if not isinstance(entry.record, RequestRecord)]
 
     def count(self, outcome: Outcome) -> int:
         """How many requests ended so."""
@@ -116,16 +138,10 @@ def build_access_report(
     entries: list[Entry] = []
     checkpoints: list[Checkpoint] = []
     for source in sources:
-        verify_log(source.folder, source.verifier)
         checkpoint = read_checkpoint(source.folder, source.verifier)
+        verify_tree(source.folder, checkpoint)
         checkpoints.append(checkpoint)
-        nodes = FileNodes(source.folder, checkpoint.size)
-        for index, leaf in enumerate(read_entries(source.folder, checkpoint.size)):
-            record = decode(leaf)
-            if _chosen(record, filters):
-                proof = tuple(inclusion_proof(index, checkpoint.size, nodes.node))
-                origin = checkpoint.origin
-                entries.append(Entry(origin=origin, index=index, leaf=leaf, proof=proof, record=record))
+        entries += _entries(source.folder, checkpoint, filters)
     entries.sort(key=lambda entry: (entry.record.time, entry.origin, entry.index))
     return AccessReport(
         site=site,
@@ -135,6 +151,17 @@ def build_access_report(
         verifiers=tuple(str(source.verifier) for source in sources),
         entries=tuple(entries),
     )
+
+
+def _entries(folder: Path, checkpoint: Checkpoint, filters: Filters) -> Iterator[Entry]:
+    nodes = FileNodes(folder, checkpoint.size)
+    for index, leaf in enumerate(read_entries(folder, checkpoint.size)):
+        record = decode(leaf)
+        if filters.choose(record):
+            proof = tuple(inclusion_proof(index, checkpoint.size, nodes.node))
+            # The files are read a second time here: what goes into a report is proved again.
+            verify_inclusion(leaf_hash(leaf), index, checkpoint.size, proof, checkpoint.root)
+            yield Entry(origin=checkpoint.origin, index=index, leaf=leaf, proof=proof, record=record)
 
 
 def describe(record: AnyRecord) -> str:
@@ -150,16 +177,6 @@ def describe(record: AnyRecord) -> str:
             return f"federated {record.kind} {record.state.value}"
         case _:
             return "report"
-
-
-def _chosen(record: AnyRecord, filters: Filters) -> bool:
-    if filters.since is not None and record.time < filters.since:
-        return False
-    if filters.until is not None and record.time >= filters.until:
-        return False
-    if filters.subject is not None and getattr(record, "subject", None) != filters.subject:
-        return False
-    return filters.principal is None or getattr(record, "principal", None) == filters.principal
 
 
 def _request(entry: Entry) -> RequestRecord:

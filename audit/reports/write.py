@@ -32,7 +32,7 @@ def write_report(report: AccessReport, folder: Path, name: str = "access-report"
     folder.mkdir(parents=True, exist_ok=True)
     files = ReportFiles(*(folder / f"{name}.{suffix}" for suffix in ("json", "csv", "pdf")))
     files.json.write_bytes(msgspec.json.format(msgspec.json.encode(to_fields(report))))
-    files.csv.write_text(to_csv(report))
+    files.csv.write_text(to_csv(report), encoding="utf-8", newline="")
     files.pdf.write_bytes(render(report))
     return files
 

@@ -2,6 +2,7 @@ import asyncio
 import csv
 import io
 import json
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pypdf
@@ -72,6 +73,112 @@ def test_a_record_changed_in_the_report_is_named(report_of, tmp_path):
     files.json.write_text(json.dumps(document))
     with pytest.raises(VerificationError, match="record 3 was changed"):
         verify_report(files.json, [VERIFIER])
+
+
+def edited(files, edit):
+    document = json.loads(files.json.read_text())
+    edit(document)
+    files.json.write_text(json.dumps(document))
+    return files.json
+
+
+def drop(document):
+    del document["entries"][2]
+
+
+def repeat(document):
+    document["entries"].append(document["entries"][2])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop, "record 2 of clinic/gateway-1 is missing"),
+        (repeat, "record 2 of clinic/gateway-1 is there twice"),
+        (lambda d: d["entries"][1].update(index=3), "record 3 is not what"),
+        (lambda d: d["entries"][1].update(index=9), "record 9 lies outside"),
+        (lambda d: d["entries"][1].update(proof=[]), "record 1 is not what"),
+        (lambda d: d["entries"][1].update(leaf="?"), "record 1: its proof is not base64"),
+        (lambda d: d["entries"][1].update(origin="x/y"), "does not name"),
+        (lambda d: d["filters"].update(outcome="refused"), "record 0 lies outside .* filters"),
+        (lambda d: d["logs"][0].update(size=6), "is not what was signed"),
+        (lambda d: d["logs"][0].update(root="00" * 32), "is not what was signed"),
+        (lambda d: d["logs"][0].update(verifier="x+00000000+AA=="), "is not what was signed"),
+        (lambda d: d["logs"].clear(), "does not name"),
+        (lambda d: d.update(format="other"), "another format"),
+        (lambda d: d.pop("entries"), "not a report"),
+    ],
+)
+def test_no_other_change_goes_unnoticed(report_of, tmp_path, edit, message):
+    files = write_report(report_of([{"rows": n} for n in range(5)]), tmp_path / "out")
+    with pytest.raises(VerificationError, match=message):
+        verify_report(edited(files, edit), [VERIFIER])
+
+
+def test_several_logs_are_merged_in_order_of_time_and_each_is_proved(tmp_path, request_record):
+    names = ("clinic/gateway-1", "clinic/coordinator")
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    start = datetime(2026, 11, 23, tzinfo=UTC)
+
+    async def fill(name):
+        log = await Log.open(tmp_path / name, origin=name, key=keys[name])
+        for n in range(3):
+            time = start + timedelta(minutes=2 * n + names.index(name))
+            await log.append(encode(msgspec.structs.replace(request_record, time=time)))
+        await log.close()
+
+    for name in names:
+        asyncio.run(fill(name))
+    verifiers = [NoteVerifier(name, keys[name].public_key()) for name in names]
+    sources = [LogSource(folder=tmp_path / v.name, verifier=v) for v in verifiers]
+    report = build_access_report("clinic", sources, Filters())
+    assert [entry.origin for entry in report.entries] == list(names) * 3
+    files = write_report(report, tmp_path / "out")
+    assert verify_report(files.json, verifiers).origins == names
+    with pytest.raises(VerificationError, match="key was not given"):
+        verify_report(files.json, verifiers[:1])
+
+
+def test_a_report_of_a_period_and_an_outcome_shows_nothing_else(report_of, tmp_path):
+    changes = [
+        {"time": datetime(2026, 11, day, tzinfo=UTC), **(REFUSED if day % 2 else {})}
+        for day in range(1, 9)
+    ]
+    filters = Filters(
+        since=datetime(2026, 11, 2, tzinfo=UTC),
+        until=datetime(2026, 11, 7, tzinfo=UTC),
+        outcome=Outcome.REFUSED,
+    )
+    report = report_of(changes, filters)
+    assert [entry.index for entry in report.entries] == [2, 4]
+    files = write_report(report, tmp_path / "out")
+    assert verify_report(files.json, [VERIFIER]).entries == 2
+
+
+def test_the_same_report_is_the_same_bytes(report_of, tmp_path):
+    report = report_of([{"rows": n} for n in range(30)])
+    one, other = (write_report(report, tmp_path / name) for name in ("one", "other"))
+    for form in ("json", "csv", "pdf"):
+        assert getattr(one, form).read_bytes() == getattr(other, form).read_bytes()
+
+
+def test_an_empty_period_makes_a_report_too(report_of, tmp_path):
+    files = write_report(report_of([{}], Filters(principal="dr.nobody")), tmp_path / "out")
+    text = "".join(page.extract_text() for page in pypdf.PdfReader(files.pdf).pages)
+    assert "No record" in text
+    assert verify_report(files.json, [VERIFIER]).entries == 0
+
+
+def test_identifiers_are_shown_as_text_never_as_markup(report_of, tmp_path):
+    """Characters that identifiers may have and Typst gives a meaning to."""
+    files = write_report(
+        report_of([{"principal": "a@b.example", "model": "x_y_z", "placement": "node:a//b"}]),
+        tmp_path / "out",
+    )
+    text = "".join(page.extract_text() for page in pypdf.PdfReader(files.pdf).pages)
+    text = text.replace("\u200b", "").replace("\n", "")
+    for shown in ("a@b.example", "x_y_z", "node:a//b"):
+        assert shown in text
 
 
 def test_a_report_of_another_log_does_not_verify(report_of, tmp_path):
