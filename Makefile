@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# How many processes `make test` runs side by side.
+TEST_PROCESSES ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check install format clean
@@ -23,8 +25,9 @@ $(STAMP): pyproject.toml client_sdk/python/pyproject.toml
 demo: $(STAMP)
 	$(BIN)/bedside demo
 
+# A file's tests stay in one process, with the servers that they share.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

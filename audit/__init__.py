@@ -1,6 +1,8 @@
 """Records, the transparency log that holds them, proofs, reports and their verification."""
 
 from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.cosignature import WitnessKey
+from audit.cosigning import WitnessEntry, Witnesses
 from audit.errors import (
     AuditError,
     LogBusy,
@@ -26,6 +28,9 @@ __all__ = [
     "PseudonymKeyError",
     "Pseudonymizer",
     "VerificationError",
+    "WitnessEntry",
+    "WitnessKey",
+    "Witnesses",
     "open_checkpoint",
     "serve_log",
 ]

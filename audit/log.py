@@ -1,15 +1,14 @@
 """One transparency log: records in, durable and signed for, in the order they came.
 
 Group commit: what arrives while a batch is being made durable becomes the next batch. A writer is
-answered once its record is durable, integrated in the tree and covered by a signed checkpoint. The
-public files follow within a tenth of a second.
+answered once its record is durable and integrated in the tree; every checkpoint that is asked for from
+then on covers it. The public files follow within a tenth of a second.
 """
 
 import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,39 +17,54 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from audit.errors import LogBusy, LogCorrupt, LogUnavailable, VerificationError
+from audit.cosigning import Witnesses, WitnessState
+from audit.errors import LogBusy, LogCorrupt, LogUnavailable, PruneRefused, VerificationError
+from audit.group_commit import GroupCommit
 from audit.merkle import consistency_proof, inclusion_proof
+from audit.minimum import MinimumIndex, read_minimum, remove_bundles, sign_minimum, write_minimum
 from audit.note import NoteSigner, NoteVerifier
 from audit.publish import CHECKPOINT, Publisher
+from audit.retention import PruneOrder, PruneOrders
+from audit.retention.watch import PruneWatch
 from audit.tiles import ENTRY_MAX_BYTES, WIDTH
 from audit.tree import TileTree
-from audit.wal import WriteAheadLog, sync_folder
+from audit.wal import WriteAheadLog, make_folder
+from audit.witnessed import WitnessedPublication
 
 PUBLISH_INTERVAL_S: Final = 0.1
 RETRY_AFTER_S: Final = 1.0
-BATCH_MAX: Final = 4096
-WAITING_MAX: Final = 65536
-
-_Waiting = tuple[bytes, "asyncio.Future[int]"]
 
 
 class Log:
     """The one writer of a log directory; opened with `Log.open`, used on one event loop."""
 
-    def __init__(self, folder: Path, signer: NoteSigner, lock: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signer: NoteSigner,
+        lock: int,
+        witnesses: Witnesses | None = None,
+        refuse_after_s: float | None = None,
+    ) -> None:
         self._folder = folder
         self._signer = signer
         self._lock = lock
         self._wal = WriteAheadLog(folder / "wal")
         self._tree = TileTree(folder)
         self._publisher = Publisher(folder)
+        self._witnessed: WitnessedPublication | None = None
+        if witnesses is not None:
+            self._witnessed = WitnessedPublication(
+                witnesses,
+                self.consistency_proof,
+                self._publisher.publish_checkpoint,
+                refuse_after_s=refuse_after_s,
+            )
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="audit-log")
-        self._waiting: list[_Waiting] = []
-        self._committing: asyncio.Future[None] | None = None
-        self._scheduled = False
+        self._commit = GroupCommit(self._wal, self._tree, self._threads, self._publish_later)
         self._publishing: asyncio.Task[None] | None = None
-        self._failed_at: float | None = None
         self._closed = False
+        self._watch: PruneWatch | None = None
         try:
             self._checkpoint = self._recover()
         except BaseException:
@@ -58,31 +72,60 @@ class Log:
             raise
 
     @classmethod
-    async def open(cls, folder: Path, *, origin: str, key: Ed25519PrivateKey) -> "Log":
+    async def open(
+        cls,
+        folder: Path,
+        *,
+        origin: str,
+        key: Ed25519PrivateKey,
+        witnesses: Witnesses | None = None,
+        refuse_after_s: float | None = None,
+        orders: PruneOrders | None = None,
+    ) -> "Log":
         """Open or create the log `origin` in `folder`, and take up what a crash left behind.
+
+        With `witnesses`, a checkpoint is published once their quorum cosigned it. Records are taken
+        while they are silent, for `refuse_after_s` seconds if that is given. With `orders`, the log is
+        pruned as they say, at once and for as long as it is open.
 
         Raises:
             LogBusy: if another process writes this log.
             LogCorrupt: if the stored data contradicts itself or the published checkpoint.
             LogUnavailable: if the folder cannot be written.
         """
-        return await asyncio.to_thread(cls._open, folder, origin, key)
+        signer = NoteSigner(origin, key)
+        log = await asyncio.to_thread(cls._open, folder, signer, witnesses, refuse_after_s)
+        log.bring_to_witnesses()
+        if orders is not None:
+            await log.watch(orders)
+        return log
 
     @classmethod
-    def _open(cls, folder: Path, origin: str, key: Ed25519PrivateKey) -> "Log":
+    def _open(
+        cls,
+        folder: Path,
+        signer: NoteSigner,
+        witnesses: Witnesses | None,
+        refuse_after_s: float | None,
+    ) -> "Log":
         with ExitStack() as undo:
             try:
-                _make_folder(folder)
+                make_folder(folder)
                 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
                 undo.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                log = cls(folder, NoteSigner(origin, key), lock)
+                log = cls(folder, signer, lock, witnesses, refuse_after_s)
             except BlockingIOError as error:
                 raise LogBusy(f"another process writes the log in {folder}") from error
             except OSError as error:
                 raise LogUnavailable(f"the log cannot be opened: {error.strerror}") from error
             undo.pop_all()
             return log
+
+    def bring_to_witnesses(self, checkpoint: Checkpoint | None = None) -> None:
+        """Ask the witnesses, if there are any, for a checkpoint whose tiles are in place."""
+        if self._witnessed is not None:
+            self._witnessed.offer(checkpoint or self.checkpoint)
 
     @property
     def origin(self) -> str:
@@ -96,22 +139,53 @@ class Log:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The newest signed checkpoint; it covers every answered record."""
+        """The newest signed checkpoint; it covers every answered record.
+
+        Signed when it is asked for: a signature costs as much as the rest of a small commit, and is
+        seen by nobody until then.
+        """
+        if self._checkpoint.size != self._tree.size:
+            self._checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         return self._checkpoint
 
     @property
+    def published(self) -> Checkpoint | None:
+        """The checkpoint that readers are given: with witnesses, the last that their quorum cosigned.
+
+        None until there is one.
+        """
+        return self.checkpoint if self._witnessed is None else self._witnessed.published
+
+    @property
+    def witness_states(self) -> dict[str, WitnessState]:
+        """How each witness answered last, by its name."""
+        return {} if self._witnessed is None else self._witnessed.states
+
+    @property
     def size(self) -> int:
-        """How many records the newest checkpoint covers."""
-        return self._checkpoint.size
+        """How many records the log holds, all of them durable."""
+        return self._tree.size
+
+    @property
+    def minimum_index(self) -> int:
+        """The first record that is there: those before it were pruned."""
+        return self._minimum.index
+
+    @property
+    def minimum(self) -> MinimumIndex:
+        """The minimum index as the log signed it, or none with an empty note."""
+        return self._minimum
 
     @property
     def writable(self) -> bool:
-        """Whether to try: false for a second after an append failed."""
-        failed = self._failed_at
+        """Whether to try: false for a second after an append failed, or once witnesses are overdue."""
+        failed = self._commit.failed_at
+        if self._witnessed is not None and self._witnessed.overdue:
+            return False
         return not self._closed and (failed is None or time.monotonic() - failed > RETRY_AFTER_S)
 
     def append(self, leaf: bytes) -> "asyncio.Future[int]":
-        """Queue one record; the future gives its index once it is durable and signed for.
+        """Queue one record; the future gives its index once it is durable and in the tree.
 
         Raises:
             LogUnavailable: at once if the log is closed or its queue is full; through the future if
@@ -122,23 +196,25 @@ class Log:
             raise ValueError(f"a log entry has 1 to {ENTRY_MAX_BYTES} bytes")
         if self._closed:
             raise LogUnavailable("the log is closed")
-        if len(self._waiting) >= WAITING_MAX:
-            raise LogUnavailable(f"{WAITING_MAX} records already wait for the log's disk")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[int] = loop.create_future()
-        self._waiting.append((leaf, future))
-        if self._committing is None and not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._commit)
-        return future
+        if self._witnessed is not None and self._witnessed.overdue:
+            raise LogUnavailable("the log's witnesses have been silent for too long")
+        return self._commit.append(leaf)
 
     def entries(self, start: int, end: int) -> list[bytes]:
-        """Return the records from `start` to `end`; blocking."""
+        """Return the records from `start` to `end`; blocking.
+
+        Raises:
+            RecordsPruned: if `start` is below the minimum index.
+        """
         return self._tree.leaves(start, min(end, self.size))
 
     def tile(self, level: int | None, index: int, width: int) -> bytes | None:
         """Return a tile (an entry bundle where `level` is None), or None if it is not there."""
         return self._tree.tile(level, index, width)
+
+    def pruned(self, bundle: int) -> bool:
+        """Say whether an entry bundle was pruned."""
+        return self._tree.pruned(None, bundle)
 
     def inclusion_proof(self, index: int, tree_size: int) -> list[bytes]:
         """Return the proof that record `index` is in the tree of `tree_size`; blocking."""
@@ -147,6 +223,35 @@ class Log:
     def consistency_proof(self, first: int, second: int) -> list[bytes]:
         """Return the proof that the tree of `second` extends that of `first`; blocking."""
         return consistency_proof(first, second, self._tree.node)
+
+    async def watch(self, orders: PruneOrders) -> None:
+        """Prune as `orders` say, at once and for as long as the log is open."""
+        self._watch = PruneWatch(self, orders)
+        await self._watch.start()
+
+    async def prune(self, order: PruneOrder) -> None:
+        """Remove the records below a minimum index from every file of the log, for good.
+
+        Hash tiles stay, so that every proof can still be made. What has begun is finished when the log
+        is next opened, if it is stopped on its way.
+
+        Raises:
+            PruneRefused: if the index is not of a whole bundle that a published checkpoint covers.
+            LogUnavailable: if the log is closed, or a file cannot be written or removed.
+        """
+        while self._publishing is not None:
+            await asyncio.wait([self._publishing])
+        if self._closed:
+            raise LogUnavailable("the log is closed")
+        published = self.published
+        if order.index % WIDTH or published is None or order.index > published.size:
+            raise PruneRefused(f"no published checkpoint covers {order.index} records in whole bundles")
+        if order.index <= self._gone:
+            return
+        # Publishing waits meanwhile: both write the same files.
+        pruning = self._publishing = asyncio.get_running_loop().create_task(self._prune(order))
+        await asyncio.wait([pruning])
+        pruning.result()
 
     async def close(self) -> None:
         """Commit what waits, publish everything, and let go of the folder.
@@ -157,16 +262,17 @@ class Log:
         """
         if self._closed:
             return
+        if self._watch is not None:
+            await self._watch.close()
         self._closed = True
         try:
-            while self._waiting or self._committing is not None or self._scheduled:
-                await asyncio.sleep(0)
-                if self._committing is not None:
-                    await asyncio.wait([self._committing])
+            await self._commit.drain()
             if self._publishing is not None:
                 await asyncio.wait([self._publishing])
             await asyncio.get_running_loop().run_in_executor(self._threads, self._wal.cut)
             await self._publish()
+            if self._witnessed is not None:
+                await self._witnessed.close()
         except OSError as error:
             raise LogUnavailable(f"the log was closed unpublished: {error.strerror}") from error
         finally:
@@ -176,25 +282,34 @@ class Log:
             os.close(self._lock)
 
     def _recover(self) -> Checkpoint:
-        first, leaves = self._wal.open()
+        try:
+            self._minimum = read_minimum(self._folder, self._signer.verifier)
+        except VerificationError as error:
+            raise LogCorrupt(f"the minimum index is not this log's: {error}") from error
+        self._tree.minimum = self._minimum.index
+        first, leaves = self._wal.open(self._minimum.index)
+        remove_bundles(self._folder, self._minimum.index)
+        self._gone = self._minimum.index
         base = first // WIDTH * WIDTH
         self._tree.restore(base)
         if first > base:
             # The bundle that the segment begins in is complete: that is why earlier ones are gone.
             for leaf in self._tree.stored_bundle(base // WIDTH)[: first - base]:
                 self._tree.append(leaf)
-        for leaf in leaves:
-            self._tree.append(leaf)
+        self._tree.extend(leaves)
         self._check_published()
         checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         complete = self._tree.unwritten()
-        self._publisher.publish(self._tree.size, complete, self._tree.partial(), checkpoint.note)
+        note = checkpoint.note if self._witnessed is None else None
+        self._publisher.publish(self._tree.size, complete, self._tree.partial(), note)
         self._tree.written(list(complete))
         return checkpoint
 
     def _check_published(self) -> None:
         path = self._folder / CHECKPOINT
-        if not path.is_file():
+        # Replaced without a sync, as the records it signs are durable elsewhere: after a power cut a
+        # file system may hold an empty file in its place.
+        if not path.is_file() or not path.stat().st_size:
             return
         try:
             published = open_checkpoint(path.read_bytes(), [self._signer.verifier])
@@ -206,73 +321,61 @@ class Log:
             )
         if self._tree.root_at(published.size) != published.root:
             raise LogCorrupt(f"the first {published.size} records are not those that were signed")
+        if self._witnessed is not None:
+            self._witnessed.take_up(published)
 
-    def _commit(self) -> None:
-        self._scheduled = False
-        batch = self._waiting[:BATCH_MAX]
-        del self._waiting[: len(batch)]
-        leaves = [leaf for leaf, _ in batch]
-        loop = asyncio.get_running_loop()
-        committing = loop.run_in_executor(self._threads, self._wal.append, leaves, self._tree.size)
-        self._committing = committing
-        committing.add_done_callback(lambda done: self._committed(done, batch))
+    def _publish_later(self) -> None:
+        if self._publishing is None and not self._closed:
+            self._publishing = asyncio.get_running_loop().create_task(self._publish_soon())
 
-    def _committed(self, done: "asyncio.Future[None]", batch: Sequence[_Waiting]) -> None:
-        self._committing = None
-        error = done.exception()
-        if error is None:
-            self._failed_at = None
-            index = self._tree.size
-            for leaf, _ in batch:
-                self._tree.append(leaf)
-            self._checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
-            for position, (_, future) in enumerate(batch):
-                if not future.done():
-                    future.set_result(index + position)
-            if self._publishing is None and not self._closed:
-                self._publishing = asyncio.get_running_loop().create_task(self._publish_soon())
-        else:
-            self._failed_at = time.monotonic()
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(LogUnavailable(f"the log cannot be written: {reason}"))
-        if self._waiting:
-            self._commit()
+    async def _prune(self, order: PruneOrder) -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        index = order.index
+        try:
+            await self._publish()
+            await run(self._threads, self._publisher.sync, index)
+            if index > self.minimum_index:
+                minimum = sign_minimum(self._signer, index, order.newest, order.decision)
+                await run(self._threads, write_minimum, self._folder, minimum)
+                self._minimum = minimum
+                self._tree.prune(index)
+            index = self.minimum_index
+            await self._commit.between_batches(lambda: self._wal.compact(index))
+            await run(self._threads, remove_bundles, self._folder, index)
+            self._gone = index
+        except OSError as error:
+            raise LogUnavailable(f"the log cannot be pruned: {error.strerror}") from error
+        finally:
+            self._publishing = None
+            self._publish_later()
 
     async def _publish_soon(self) -> None:
         try:
-            await asyncio.sleep(0 if self._checkpoint.size <= 1 else PUBLISH_INTERVAL_S)
-            size = self._checkpoint.size
+            await asyncio.sleep(0 if self.size <= 1 else PUBLISH_INTERVAL_S)
+            size = self.size
             try:
                 await self._publish()
             except OSError:
                 # The records are durable already; the files are published with the next batch.
-                self._failed_at = time.monotonic()
+                self._commit.failed_at = time.monotonic()
                 return
         finally:
             self._publishing = None
-        if self._checkpoint.size != size and not self._closed:
-            self._publishing = asyncio.get_running_loop().create_task(self._publish_soon())
+        if self.size != size:
+            self._publish_later()
 
     async def _publish(self) -> None:
         complete, partial = self._tree.unwritten(), self._tree.partial()
-        size, checkpoint = self._tree.size, self._checkpoint.note
+        size, checkpoint = self._tree.size, self.checkpoint
+        note = checkpoint.note if self._witnessed is None else None
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
-            self._threads, self._publisher.publish, size, complete, partial, checkpoint
+            self._threads, self._publisher.publish, size, complete, partial, note
         )
         self._tree.written(list(complete))
+        self.bring_to_witnesses(checkpoint)
         await loop.run_in_executor(self._threads, self._wal.prepare)
         needed = self._wal.releasable()
         if needed is not None and needed <= size // WIDTH * WIDTH:
             await loop.run_in_executor(self._threads, self._publisher.sync, needed)
             await loop.run_in_executor(self._threads, self._wal.release)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, and their names durable."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        sync_folder(path.parent)

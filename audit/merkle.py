@@ -5,7 +5,7 @@ A tree is described by the hashes of its complete subtrees: `node(level, index)`
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from audit.errors import VerificationError
@@ -29,36 +29,47 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Frontier:
     """The right edge of a growing tree: the roots of its complete subtrees, largest first.
 
-    Appending is amortised O(1); `completed` is told each complete node as it comes into being.
+    Appending is amortised O(1); `completed` is told each complete node as it comes into being, of
+    levels that are multiples of `every`.
     """
 
-    def __init__(self, completed: Callable[[int, int, bytes], None] | None = None) -> None:
+    def __init__(
+        self, completed: Callable[[int, int, bytes], None] | None = None, *, every: int = 1
+    ) -> None:
         self.size = 0
-        self._edge: list[tuple[int, bytes]] = []
+        self._edge: list[bytes] = []
         self._completed = completed
+        self._every = every
 
     def append(self, hash_: bytes) -> None:
         """Add one leaf by its hash."""
-        level, index = 0, self.size
-        self.size += 1
-        if self._completed is not None:
-            self._completed(0, index, hash_)
-        while index & 1:
-            _, left = self._edge.pop()
-            hash_ = node_hash(left, hash_)
-            level, index = level + 1, index >> 1
-            if self._completed is not None:
-                self._completed(level, index, hash_)
-        self._edge.append((level, hash_))
+        self.extend((hash_,))
+
+    def extend(self, hashes: Iterable[bytes]) -> None:
+        """Add leaves by their hashes."""
+        # Every request that is answered passes here: 2 us a leaf, and 8 us with calls in the loop.
+        edge, completed, every, sha256 = self._edge, self._completed, self._every, hashlib.sha256
+        for hash_ in hashes:
+            node, index = hash_, self.size
+            self.size = index + 1
+            if completed is not None:
+                completed(0, index, hash_)
+            level = 0
+            while index & 1:
+                node = sha256(b"\x01" + edge.pop() + node).digest()
+                level, index = level + 1, index >> 1
+                if completed is not None and not level % every:
+                    completed(level, index, node)
+            edge.append(node)
 
     def restore(self, size: int, node: NodeSource) -> None:
         """Take up a tree of `size` leaves, whose complete subtrees `node` gives."""
         self.size = size
-        self._edge = [(level, node(level, index)) for level, index in subtrees(0, size)]
+        self._edge = [node(level, index) for level, index in subtrees(0, size)]
 
     def root(self) -> bytes:
         """Return the root hash of the tree as it is."""
-        return fold([hash_ for _, hash_ in self._edge])
+        return fold(self._edge)
 
 
 def fold(subtrees: Sequence[bytes]) -> bytes:
@@ -166,7 +177,7 @@ def verify_inclusion(
         else:
             result = node_hash(result, hash_)
         fn, sn = fn >> 1, sn >> 1
-    if sn != 0 or result != root:
+    if sn != 0 or result != root or len(leaf) != HASH_BYTES:
         raise VerificationError(f"record {index} is not what the log's root commits to")
 
 
@@ -181,12 +192,10 @@ def verify_consistency(
     failed = VerificationError(f"the log of {second} records does not extend that of {first}")
     if first > second or first < 0:
         raise failed
-    if first == second:
-        if proof or first_root != second_root:
-            raise failed
-        return
-    if first == 0:
-        if proof or first_root != EMPTY_ROOT:
+    if first == 0 and first_root != EMPTY_ROOT:
+        raise failed
+    if first in (0, second):
+        if proof or (first == second and first_root != second_root):
             raise failed
         return
     path = list(proof)

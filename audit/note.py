@@ -18,13 +18,41 @@ ED25519: Final = b"\x01"
 # Room for far more than the 16 signatures that every verifier must accept, even of 5 kB each.
 NOTE_MAX_BYTES: Final = 1_000_000
 _ID_BYTES: Final = 4
-_DASH: Final = "\u2014"
+DASH: Final = "\u2014"
 
 
-def key_hash(name: str, key: Ed25519PublicKey) -> bytes:
-    """Return the key id: SHA-256(name || 0x0A || 0x01 || key)[:4]."""
-    encoded = name.encode() + b"\n" + ED25519 + key.public_bytes_raw()
+def key_hash(name: str, key: Ed25519PublicKey, kind: bytes = ED25519) -> bytes:
+    """Return the key id: SHA-256(name || 0x0A || kind || key)[:4]."""
+    encoded = name.encode() + b"\n" + kind + key.public_bytes_raw()
     return hashlib.sha256(encoded).digest()[:_ID_BYTES]
+
+
+def write_key(name: str, key: Ed25519PublicKey, kind: bytes) -> str:
+    """Return a verifier key in its published form: `name+hash+base64(kind || key)`."""
+    encoded = base64.b64encode(kind + key.public_bytes_raw()).decode()
+    return f"{name}+{key_hash(name, key, kind).hex()}+{encoded}"
+
+
+def read_key(text: str, kind: bytes) -> tuple[str, Ed25519PublicKey]:
+    """Return the name and key of a verifier key of the signature type `kind`.
+
+    Raises:
+        VerificationError: if it is not a well-formed verifier key of that type.
+    """
+    try:
+        name, stated, encoded = text.strip().split("+", 2)
+        if not is_name(name):
+            raise VerificationError("a verifier key's name is empty or has spaces")
+        raw = base64.b64decode(encoded, validate=True)
+        if raw[:1] != kind:
+            wanted = "an Ed25519 key" if kind == ED25519 else f"a key of type {kind[0]:#04x}"
+            raise VerificationError(f"the verifier key is not {wanted}")
+        key = Ed25519PublicKey.from_public_bytes(raw[1:])
+    except ValueError as error:
+        raise VerificationError("a verifier key reads `name+hash+key`") from error
+    if key_hash(name, key, kind).hex() != stated:
+        raise VerificationError("the verifier key's hash does not match its key")
+    return name, key
 
 
 class NoteVerifier(Struct, frozen=True):
@@ -35,8 +63,7 @@ class NoteVerifier(Struct, frozen=True):
 
     def __str__(self) -> str:
         """Return the published form: `name+hash+base64(0x01 || key)`."""
-        encoded = base64.b64encode(ED25519 + self.key.public_bytes_raw()).decode()
-        return f"{self.name}+{key_hash(self.name, self.key).hex()}+{encoded}"
+        return write_key(self.name, self.key, ED25519)
 
     @classmethod
     def parse(cls, text: str) -> "NoteVerifier":
@@ -45,18 +72,7 @@ class NoteVerifier(Struct, frozen=True):
         Raises:
             VerificationError: if it is not a well-formed Ed25519 verifier key.
         """
-        try:
-            name, stated, encoded = text.strip().split("+", 2)
-            if not _is_name(name):
-                raise VerificationError("a verifier key's name is empty or has spaces")
-            raw = base64.b64decode(encoded, validate=True)
-            if raw[:1] != ED25519:
-                raise VerificationError("the verifier key is not an Ed25519 key")
-            key = Ed25519PublicKey.from_public_bytes(raw[1:])
-        except ValueError as error:
-            raise VerificationError("a verifier key reads `name+hash+key`") from error
-        if key_hash(name, key).hex() != stated:
-            raise VerificationError("the verifier key's hash does not match its key")
+        name, key = read_key(text, ED25519)
         return cls(name, key)
 
 
@@ -64,11 +80,11 @@ class NoteSigner:
     """Signs notes under one name."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
-        if not _is_name(name):
+        if not is_name(name):
             raise ValueError("a signer's name is not empty and has neither spaces nor '+'")
         self.verifier = NoteVerifier(name, key.public_key())
         self._key = key
-        self._prefix = f"{_DASH} {name} "
+        self._prefix = f"{DASH} {name} "
         self._hash = key_hash(name, key.public_key())
 
     def sign(self, text: str) -> bytes:
@@ -90,23 +106,10 @@ def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, list
         VerificationError: if the note is malformed, a known signature does not verify, or nobody
             known signed it.
     """
-    if len(note) > NOTE_MAX_BYTES:
-        raise VerificationError(f"the note is longer than {NOTE_MAX_BYTES} bytes")
-    try:
-        whole = note.decode()
-    except UnicodeDecodeError as error:
-        raise VerificationError("the note is not UTF-8 text") from error
-    if _has_control_characters(whole):
-        raise VerificationError("the note has control characters other than newlines")
-    text, separator, signatures = whole.rpartition("\n\n")
-    if not separator or not signatures.endswith("\n"):
-        raise VerificationError("the note has no signature block")
-    text += "\n"
+    text, signatures = split_note(note)
     known = {(verifier.name, key_hash(verifier.name, verifier.key)): verifier for verifier in verifiers}
     signed: list[NoteVerifier] = []
-    # Not splitlines(): it also ends a line at U+2028 and others, which are text to the specification.
-    for line in signatures.removesuffix("\n").split("\n"):
-        name, hash_, signature = _signature(line)
+    for name, hash_, signature in signatures:
         verifier = known.get((name, hash_))
         if verifier is None:
             continue
@@ -121,6 +124,29 @@ def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, list
     return text, signed
 
 
+def split_note(note: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """Return a note's text and its signatures (name, key id, signature), none of them verified.
+
+    Raises:
+        VerificationError: if the note is malformed.
+    """
+    if len(note) > NOTE_MAX_BYTES:
+        raise VerificationError(f"the note is longer than {NOTE_MAX_BYTES} bytes")
+    try:
+        whole = note.decode()
+    except UnicodeDecodeError as error:
+        raise VerificationError("the note is not UTF-8 text") from error
+    if _has_control_characters(whole):
+        raise VerificationError("the note has control characters other than newlines")
+    text, separator, signatures = whole.rpartition("\n\n")
+    if not separator or not signatures.endswith("\n"):
+        raise VerificationError("the note has no signature block")
+    text += "\n"
+    # Not splitlines(): it also ends a line at U+2028 and others, which are text to the specification.
+    lines = signatures.removesuffix("\n").split("\n")
+    return text, [_signature(line) for line in lines]
+
+
 def _signature(line: str) -> tuple[str, bytes, bytes]:
     dash, _, rest = line.partition(" ")
     name, _, encoded = rest.partition(" ")
@@ -128,12 +154,13 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
         raw = base64.b64decode(encoded, validate=True)
     except ValueError as error:
         raise VerificationError("a signature line is malformed") from error
-    if dash != _DASH or not _is_name(name) or len(raw) <= _ID_BYTES:
+    if dash != DASH or not is_name(name) or len(raw) <= _ID_BYTES:
         raise VerificationError("a signature line is malformed")
     return name, raw[:_ID_BYTES], raw[_ID_BYTES:]
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Say whether a signer may have this name."""
     return bool(name) and "+" not in name and not any(character.isspace() for character in name)
 
 

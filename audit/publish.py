@@ -33,9 +33,11 @@ class Publisher:
         size: int,
         complete: Mapping[str, bytes],
         partial: Mapping[str, bytes],
-        checkpoint: bytes,
+        checkpoint: bytes | None,
     ) -> None:
         """Put the files of a log of `size` records in place, the checkpoint last.
+
+        Without a `checkpoint` the one before stays: witnesses are asked first.
 
         Raises:
             OSError: if a file cannot be written; what was in place stays valid.
@@ -44,9 +46,20 @@ class Publisher:
             self._unsynced.append((size, self._put(path, data)))
         for path, data in partial.items():
             self._put(path, data)
-        self._put(CHECKPOINT, checkpoint, durable=True)
+        if checkpoint is not None:
+            self._put(CHECKPOINT, checkpoint)
         for path in complete:
-            shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
+            parts = self._folder / f"{path}.p"
+            if parts.is_dir():
+                shutil.rmtree(parts, ignore_errors=True)
+
+    def publish_checkpoint(self, note: bytes) -> None:
+        """Put a cosigned checkpoint in place, whose tiles are there; may run beside `publish`.
+
+        Raises:
+            OSError: if it cannot be written; the one before stays.
+        """
+        self._put(CHECKPOINT, note)
 
     def sync(self, size: int) -> None:
         """Make the complete tiles that hold the first `size` records durable.
@@ -74,7 +87,7 @@ class Publisher:
             sync_folder(folder)
         self._unsynced_folders.clear()
 
-    def _put(self, path: str, data: bytes, *, durable: bool = False) -> Path:
+    def _put(self, path: str, data: bytes) -> Path:
         target = self._folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.tmp")
@@ -83,8 +96,6 @@ class Publisher:
             written = 0
             while written < len(data):
                 written += os.write(file, data[written:])
-            if durable:
-                os.fdatasync(file)
         finally:
             os.close(file)
         temporary.replace(target)

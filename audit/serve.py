@@ -1,9 +1,14 @@
-"""A log over HTTP, read-only, as C2SP tlog-tiles has it: `/checkpoint` and `/tile/...`."""
+"""A log over HTTP, read-only, as C2SP tlog-tiles has it: `/checkpoint` and `/tile/...`.
+
+`/minimum-index` is there beside them once the log was pruned: how that is said, the specification
+leaves open.
+"""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from audit.log import Log
+from audit.minimum import FILE
 from audit.tiles import parse_tile_path
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +34,16 @@ def serve_log(log: Log, *, prefix: str = "") -> Application:
         if scope["method"] not in ("GET", "HEAD"):
             await _send(send, 405, [_TEXT, (b"allow", b"GET, HEAD")], b"read only\n")
         elif path == "checkpoint":
-            await _send(send, 200, [_TEXT, _FRESH], log.checkpoint.note)
+            published = log.published
+            if published is None:
+                await _send(send, 404, [_TEXT, _FRESH], b"no witnesses saw a checkpoint yet\n")
+            else:
+                await _send(send, 200, [_TEXT, _FRESH], published.note)
+        elif path == FILE:
+            if log.minimum.note:
+                await _send(send, 200, [_TEXT, _FRESH], log.minimum.note)
+            else:
+                await _send(send, 404, [_TEXT, _FRESH], b"nothing was pruned\n")
         else:
             await _send_tile(log, path, send)
 
@@ -40,6 +54,9 @@ async def _send_tile(log: Log, path: str, send: Send) -> None:
     tile = parse_tile_path(path)
     # On the event loop on purpose: the tree's edge belongs to it, and a tile is one small file.
     data = None if tile is None else log.tile(*tile)
+    if tile is not None and tile[0] is None and log.pruned(tile[1]):
+        await _send(send, 410, [_TEXT], b"pruned: see /minimum-index\n")
+        return
     if tile is None or data is None:
         await _send(send, 404, [_TEXT], b"no such tile\n")
         return

@@ -5,10 +5,11 @@ writer has come.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from audit.errors import LogCorrupt, VerificationError
+from audit.errors import LogCorrupt, RecordsPruned, VerificationError
 from audit.merkle import HASH_BYTES, Frontier, fold_complete, leaf_hash, range_root
 from audit.tiles import HEIGHT, WIDTH, bundle_entries, split_bundle, split_hashes, tile_path
 
@@ -20,12 +21,14 @@ class TileTree:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._frontier = Frontier(self._completed)
+        self._frontier = Frontier(self._completed, every=HEIGHT)
         # What no complete tile holds yet: hashes by tile level, and leaves.
         self._edge: list[list[bytes]] = [[]]
         self._leaves: list[bytes] = []
         self._unwritten: dict[str, bytes] = {}
         self._cache: OrderedDict[str, bytes] = OrderedDict()
+        # The log's minimum index: entry bundles below it are gone.
+        self.minimum = 0
 
     @property
     def size(self) -> int:
@@ -61,12 +64,20 @@ class TileTree:
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf."""
-        self._leaves.append(leaf)
-        if len(self._leaves) == WIDTH:
-            index = self._frontier.size // WIDTH
-            self._unwritten[tile_path(None, index)] = bundle_entries(self._leaves)
-            self._leaves = []
-        self._frontier.append(leaf_hash(leaf))
+        self.extend((leaf,))
+
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add leaves, in order."""
+        start = 0
+        while start < len(leaves):
+            part = leaves[start : start + WIDTH - len(self._leaves)]
+            start += len(part)
+            self._leaves += part
+            if len(self._leaves) == WIDTH:
+                index = self._frontier.size // WIDTH
+                self._unwritten[tile_path(None, index)] = bundle_entries(self._leaves)
+                self._leaves = []
+            self._frontier.extend(map(leaf_hash, part))
 
     def node(self, level: int, index: int) -> bytes:
         """Return the root of the 2**level leaves from index * 2**level on."""
@@ -80,7 +91,7 @@ class TileTree:
     def tile(self, level: int | None, index: int, width: int) -> bytes | None:
         """Return a hash tile or entry bundle of the log as it is, or None if it is not there yet."""
         complete = (self.size if level is None else self.size >> (HEIGHT * level)) // WIDTH
-        if index > complete:
+        if index > complete or self.pruned(level, index):
             return None
         if index < complete:
             data = self._stored(tile_path(level, index))
@@ -97,7 +108,13 @@ class TileTree:
         return b"".join(edge[:width]) if width <= len(edge) else None
 
     def leaves(self, start: int, end: int) -> list[bytes]:
-        """Return the leaves from `start` to `end`, both within the log."""
+        """Return the leaves from `start` to `end`, both within the log.
+
+        Raises:
+            RecordsPruned: if the log does not go back to `start` any more.
+        """
+        if start < min(self.minimum, end):
+            raise RecordsPruned(f"the log begins at record {self.minimum}: those before were pruned")
         found: list[bytes] = []
         for bundle in range(start // WIDTH, -(-end // WIDTH)):
             first = bundle * WIDTH
@@ -123,6 +140,16 @@ class TileTree:
             raise LogCorrupt(f"{path} is not a complete entry bundle")
         return leaves
 
+    def pruned(self, level: int | None, index: int) -> bool:
+        """Say whether this is an entry bundle that was pruned; hash tiles never are."""
+        return level is None and index < self.minimum // WIDTH
+
+    def prune(self, minimum: int) -> None:
+        """Begin at `minimum` from now on; all complete tiles below it have been written."""
+        self.minimum = minimum
+        for path in [path for path in self._cache if path.startswith("tile/entries/")]:
+            del self._cache[path]
+
     def unwritten(self) -> dict[str, bytes]:
         """Return the complete tiles that still have to be written, by path."""
         return dict(self._unwritten)
@@ -145,9 +172,7 @@ class TileTree:
         return tiles
 
     def _completed(self, level: int, index: int, hash_: bytes) -> None:
-        tile_level, rest = divmod(level, HEIGHT)
-        if rest:
-            return
+        tile_level = level // HEIGHT
         if tile_level == len(self._edge):
             self._edge.append([])
         edge = self._edge[tile_level]

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.cosignature import Cosignature, WitnessKey, require_quorum
 from audit.errors import VerificationError
 from audit.merkle import Frontier, leaf_hash
+from audit.minimum import read_minimum
 from audit.note import NoteVerifier
 from audit.publish import CHECKPOINT
 from audit.published import read_bundle, read_hashes
@@ -17,38 +20,69 @@ from audit.tiles import HEIGHT, WIDTH, tile_path
 
 
 class LogVerification(Struct, frozen=True, kw_only=True):
-    """What was verified: `records` entries, up to the signed root."""
+    """What was verified: `records` entries, up to the signed root, and who cosigned that.
+
+    Of the first `minimum` records of a pruned log only the hashes are left: they are in the tree.
+    `decision` is the record that says why.
+    """
 
     origin: str
     records: int
     root: str
+    minimum: int = 0
+    decision: str = ""
+    cosignatures: tuple[Cosignature, ...] = ()
 
 
-def verify_log(folder: Path, verifier: NoteVerifier) -> LogVerification:
-    """Check the published log in `folder`: signature, every tile, every record.
+def verify_log(
+    folder: Path,
+    verifier: NoteVerifier,
+    *,
+    witnesses: Sequence[WitnessKey] = (),
+    quorum: int = 0,
+) -> LogVerification:
+    """Check the published log in `folder`: signatures, every tile, every record.
 
     The log may be in use; what is checked is the tree that its checkpoint signs.
 
     Raises:
-        VerificationError: naming the first record, tile or signature that does not check.
+        VerificationError: naming the first record, tile or signature that does not check, or if fewer
+            than `quorum` of the `witnesses` cosigned.
     """
-    return verify_tree(folder, read_checkpoint(folder, verifier))
+    checkpoint = read_checkpoint(folder, verifier)
+    cosigned = require_quorum(checkpoint.note, witnesses, quorum)
+    minimum = read_minimum(folder, verifier)
+    try:
+        verified = verify_tree(folder, checkpoint, minimum.index)
+    except VerificationError:
+        # It may have been pruned since.
+        before, minimum = minimum, read_minimum(folder, verifier)
+        if minimum.index == before.index:
+            raise
+        verified = verify_tree(folder, checkpoint, minimum.index)
+    return replace(verified, decision=minimum.decision, cosignatures=tuple(cosigned))
 
 
-def verify_tree(folder: Path, checkpoint: Checkpoint) -> LogVerification:
+def verify_tree(folder: Path, checkpoint: Checkpoint, minimum: int = 0) -> LogVerification:
     """Check the tree that `checkpoint` signs against every tile and record in `folder`.
+
+    Records below `minimum`, the log's minimum index, were pruned; their hashes are checked as all are.
 
     Raises:
         VerificationError: naming the first record or tile that does not check.
     """
+    if minimum > checkpoint.size:
+        raise VerificationError(
+            f"the minimum index {minimum} lies behind the {checkpoint.size} records"
+        )
     hashes: list[bytes] = []
     for tile, width in _widths(checkpoint.size):
         hashes += read_hashes(folder, 0, tile, width)
     root, levels = _tree_over(hashes)
     if root != checkpoint.root:
-        raise _rewritten(folder, hashes)
+        raise _rewritten(folder, hashes, minimum)
     # The stored hashes are those that were signed, so a record that differs is what was changed.
-    for tile, width in _widths(checkpoint.size):
+    for tile, width in _widths(checkpoint.size, minimum):
         start = tile * WIDTH
         for index, leaf in enumerate(read_bundle(folder, tile, width), start):
             _check_record(index, leaf, hashes[index])
@@ -57,7 +91,10 @@ def verify_tree(folder: Path, checkpoint: Checkpoint) -> LogVerification:
             if read_hashes(folder, level, tile, width) != expected[tile * WIDTH :][:width]:
                 raise VerificationError(f"{tile_path(level, tile, width)} was changed")
     return LogVerification(
-        origin=checkpoint.origin, records=checkpoint.size, root=checkpoint.root.hex()
+        origin=checkpoint.origin,
+        records=checkpoint.size - minimum,
+        root=checkpoint.root.hex(),
+        minimum=minimum,
     )
 
 
@@ -74,18 +111,23 @@ def read_checkpoint(folder: Path, verifier: NoteVerifier) -> Checkpoint:
     return open_checkpoint(note, [verifier])
 
 
-def read_entries(folder: Path, size: int) -> list[bytes]:
-    """Return the first `size` entries of the published log in `folder`, unverified.
+def read_entries(folder: Path, size: int, minimum: int = 0) -> list[bytes]:
+    """Return the entries of the published log in `folder` from `minimum` up to `size`, unverified.
+
+    `minimum` is the log's minimum index, or 0 for a log that was never pruned.
 
     Raises:
         VerificationError: if they are not all there.
     """
-    return [leaf for tile, width in _widths(size) for leaf in read_bundle(folder, tile, width)]
+    return [leaf for tile, width in _widths(size, minimum) for leaf in read_bundle(folder, tile, width)]
 
 
-def _widths(count: int) -> Iterator[tuple[int, int]]:
-    """Yield the tiles of one level that hold `count` hashes or entries, each with its width."""
-    for tile in range(-(-count // WIDTH)):
+def _widths(count: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the tiles of one level that hold `count` hashes or entries, each with its width.
+
+    `start`, a multiple of 256, leaves out the tiles before it.
+    """
+    for tile in range(start // WIDTH, -(-count // WIDTH)):
         yield tile, min(WIDTH, count - tile * WIDTH)
 
 
@@ -94,13 +136,11 @@ def _tree_over(hashes: Sequence[bytes]) -> tuple[bytes, dict[int, list[bytes]]]:
     levels: dict[int, list[bytes]] = {}
 
     def completed(level: int, _: int, hash_: bytes) -> None:
-        tile_level, rest = divmod(level, HEIGHT)
-        if not rest and tile_level:
-            levels.setdefault(tile_level, []).append(hash_)
+        if level:
+            levels.setdefault(level // HEIGHT, []).append(hash_)
 
-    frontier = Frontier(completed)
-    for hash_ in hashes:
-        frontier.append(hash_)
+    frontier = Frontier(completed, every=HEIGHT)
+    frontier.extend(hashes)
     return frontier.root(), levels
 
 
@@ -113,9 +153,9 @@ def _check_record(index: int, leaf: bytes, hash_: bytes) -> None:
         raise VerificationError(f"record {index} is not a valid record") from error
 
 
-def _rewritten(folder: Path, hashes: Sequence[bytes]) -> VerificationError:
+def _rewritten(folder: Path, hashes: Sequence[bytes], minimum: int) -> VerificationError:
     """Say, as closely as the files allow, which stored hashes are not those that were signed."""
-    for tile, width in _widths(len(hashes)):
+    for tile, width in _widths(len(hashes), minimum):
         start = tile * WIDTH
         for index, leaf in enumerate(read_bundle(folder, tile, width), start):
             if leaf_hash(leaf) != hashes[index]:

@@ -22,6 +22,7 @@ SEGMENT_BYTES: Final = 4 * 1024 * 1024
 # making them durable costs next to nothing; at once it would stall every waiting writer.
 SEGMENTS_KEPT: Final = 16
 
+_COMPACTED: Final = "compacted.tmp"
 _FRAME: Final = struct.Struct(">II")
 
 
@@ -37,10 +38,10 @@ class WriteAheadLog:
         self._segments: list[tuple[int, Path]] = []
         self._dirty = False
 
-    def open(self) -> tuple[int, list[bytes]]:
+    def open(self, minimum: int = 0) -> tuple[int, list[bytes]]:
         """Open the segments; return the index of the first leaf they hold, and the leaves.
 
-        Torn frames at the very end are cut off.
+        Torn frames at the very end are cut off, and what is left of leaves before `minimum` is removed.
 
         Raises:
             LogCorrupt: if a frame before the last segment's end does not check, or one is missing.
@@ -48,7 +49,11 @@ class WriteAheadLog:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self._folder.parent)
+        (self._folder / _COMPACTED).unlink(missing_ok=True)
         found = sorted((_first_index(path), path) for path in self._folder.glob("*.wal"))
+        while len(found) > 1 and found[1][0] <= minimum:
+            found.pop(0)[1].unlink()
+            sync_folder(self._folder)
         leaves: list[bytes] = []
         first = found[0][0] if found else 0
         for position, (start, path) in enumerate(found):
@@ -67,11 +72,18 @@ class WriteAheadLog:
             self._dirty = True
             try:
                 self.cut()
+                self.compact(minimum)
             except OSError:
                 os.close(self._file)
                 self._file = None
                 raise
-        return first, leaves
+        gone = max(minimum - first, 0)
+        return first + gone, leaves[gone:]
+
+    @property
+    def full(self) -> bool:
+        """Whether the next append begins a new segment, which takes longer than any other."""
+        return self._durable_bytes >= SEGMENT_BYTES
 
     def append(self, leaves: Sequence[bytes], next_index: int) -> None:
         """Make `leaves` durable; the first of them has the index `next_index`.
@@ -80,11 +92,9 @@ class WriteAheadLog:
             OSError: if that fails; nothing of them counts then.
         """
         self.cut()
-        if self._durable_bytes >= SEGMENT_BYTES:
+        if self.full:
             self._add_segment(next_index)
-        data = b"".join(
-            part for leaf in leaves for part in (_FRAME.pack(len(leaf), zlib.crc32(leaf)), leaf)
-        )
+        data = _framed(leaves)
         file = self._descriptor()
         self._dirty = True
         _write(file, data, self._durable_bytes)
@@ -117,6 +127,33 @@ class WriteAheadLog:
         # One by one and in order: a later segment that goes first would leave a gap behind.
         sync_folder(self._folder)
         self._segments.pop(0)
+
+    def compact(self, first: int) -> None:
+        """Remove every leaf before `first` from the disk; not beside `append`.
+
+        The segment in which `first` stands is written again without them. It is put in place before the
+        one that it replaces goes: `open` knows both by the minimum index, which is durable by then.
+
+        Raises:
+            OSError: if that fails; `open` and a further call go on with it.
+        """
+        self.cut()
+        while len(self._segments) > 1 and self._segments[1][0] <= first:
+            self.release()
+        start, path = self._segments[0]
+        if start >= first:
+            return
+        kept = _framed(_read_segment(path)[0][first - start :])
+        target = self._folder / f"{first:020}.wal"
+        _make(target, kept, self._folder / _COMPACTED)
+        sync_folder(self._folder)
+        self._segments[0] = (first, target)
+        if len(self._segments) == 1:
+            os.close(self._descriptor())
+            self._file = os.open(target, os.O_WRONLY)
+            self._durable_bytes = len(kept)
+        path.unlink()
+        sync_folder(self._folder)
 
     def cut(self) -> None:
         """Remove what a failed append may have left behind: a frame in it must never come back.
@@ -156,13 +193,21 @@ class WriteAheadLog:
     def _make_spare(self) -> None:
         with self._making:
             if not self._spare.exists():
-                _make(self._spare)
+                _make(self._spare, b"", self._spare.with_suffix(".tmp"))
 
     def _descriptor(self) -> int:
         if self._file is None:
             message = "the write-ahead log is open"
             raise AssertionError(message)
         return self._file
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it, and their names durable."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -181,12 +226,17 @@ def _first_index(segment: Path) -> int:
         raise LogCorrupt(f"{segment} is not a segment of the write-ahead log") from error
 
 
-def _make(path: Path) -> None:
-    """Put a segment full of zeros at `path`, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
+def _framed(leaves: Sequence[bytes]) -> bytes:
+    return b"".join(
+        part for leaf in leaves for part in (_FRAME.pack(len(leaf), zlib.crc32(leaf)), leaf)
+    )
+
+
+def _make(path: Path, data: bytes, temporary: Path) -> None:
+    """Put a segment with `data` and zeros behind it at `path`, whole or not at all."""
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        _write(file, bytes(SEGMENT_BYTES), 0)
+        _write(file, data + bytes(max(SEGMENT_BYTES - len(data), 0)), 0)
         os.fsync(file)
     finally:
         os.close(file)

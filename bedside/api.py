@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from bedside.errors import BedsideError
@@ -10,7 +11,14 @@ from bedside.errors import BedsideError
 TIMEOUT_S = 30
 
 
-def call_api(method: str, url: str, token: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def call_api(
+    method: str,
+    url: str,
+    token: str,
+    body: dict[str, Any] | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the JSON answer of one call; a list comes back under `items`.
 
     Raises:
@@ -22,7 +30,11 @@ def call_api(method: str, url: str, token: str, body: dict[str, Any] | None = No
         url,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            **(headers or {}),
+        },
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 likewise

@@ -17,7 +17,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from audit.export.settings import ExportSettings
+from audit.settings import AuditSettings, WitnessSettings
 from bedside.errors import BedsideError
+from console import ConsoleSettings
 from coordinator import CoordinatorSettings
 from inference_node import NodeSettings
 from policies import Purpose, Role
@@ -28,27 +31,35 @@ FILE: Final = "bedside.toml"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
 
 class ModelEntry(BaseModel):
-    """Who may use a model, and for what."""
+    """Who may use a model, for what, and which outputs suffice where no more is necessary."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     roles: tuple[Role, ...]
     purposes: tuple[Purpose, ...]
+    necessary_outputs: tuple[str, ...] = ()
 
 
 class PolicyEntry(BaseModel):
     """Which policy packs the site decides by, and its own residency table.
 
     `residency` says where a jurisdiction's data may be processed; one without an entry is left to the
-    other packs.
+    other packs. `folder` holds the site's own packs, which `packs` names beside those that ship.
+    `approvers` are Ed25519 public keys (raw, hexadecimal) by name: `threshold` different
+    ones must sign a bundle. With none, the site's own key signs what this file says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    folder: Path | None = None
     packs: tuple[Name, ...] = ("base", "hipaa", "gdpr", "residency")
     residency: dict[Jurisdiction, tuple[Jurisdiction, ...]] = Field(default={})
+    approvers: dict[Name, PublicKey] = Field(default={})
+    threshold: int = Field(default=2, ge=1)
 
 
 EXAMPLE_ACCESS: Final = ModelEntry(
@@ -67,10 +78,14 @@ class Config(BaseSettings):
     site: Name = "clinic"
     jurisdiction: Jurisdiction = "US-CA"
     data: Path = Path(".bedside")
+    audit: AuditSettings = AuditSettings()
+    export: ExportSettings = ExportSettings()
     gateway: GatewaySettings = GatewaySettings()
     node: NodeSettings | None = None
     coordinator: CoordinatorSettings = CoordinatorSettings()
+    console: ConsoleSettings = ConsoleSettings()
     policy: PolicyEntry = PolicyEntry()
+    witness: WitnessSettings | None = None
     models: dict[Name, ModelEntry] = Field(default={"breast-cancer": EXAMPLE_ACCESS})
 
     @classmethod

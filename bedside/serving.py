@@ -1,33 +1,42 @@
 """Runs one component until SIGINT or SIGTERM, and turns each package's errors into one line."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from audit import AuditError
-from bedside.compose import open_gateway, resolve_secret
+from bedside.compose import open_gateway, open_policies, resolve_secret
 from bedside.errors import BedsideError
+from bedside.held import HeldConnections
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
 from bedside.site import COORDINATOR, Site
+from console import ConsoleError
 from coordinator import CoordinatorError
 from coordinator.run import CoordinatorInputs
 from coordinator.run import running as running_coordinator
 from inference_node import Node, NodeError
 from inference_node.run import running as running_node
 from policies import PolicyError
-from secure_gateway import Gateway, GatewayError
+from secure_gateway import EmbeddedNode, Gateway, GatewayError
 from secure_gateway.run import running as running_gateway
+
+if TYPE_CHECKING:
+    from secure_gateway.rpc.server import GrpcServer
 
 Say = Callable[[str], None]
 Work = Callable[[asyncio.Event], Awaitable[None]]
 
-_OURS = (AuditError, CoordinatorError, GatewayError, NodeError, PolicyError)
+logger = logging.getLogger(__name__)
+
+_OURS = (AuditError, ConsoleError, CoordinatorError, GatewayError, NodeError, PolicyError)
 
 
 def run_until_stopped(work: Work) -> None:
@@ -40,6 +49,7 @@ def run_until_stopped(work: Work) -> None:
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(log_kind_only)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         await work(stop)
@@ -50,13 +60,61 @@ def run_until_stopped(work: Work) -> None:
         raise BedsideError(str(error)) from error
 
 
+def make_grpc(gateway: Gateway) -> "GrpcServer | None":
+    """Return the gRPC side of a gateway, if its settings ask for one; it listens once it is served."""
+    if gateway.settings.grpc_port is None:
+        return None
+    # It takes 0.1 s and 10 MB to load, which a gateway without gRPC need not pay.
+    from secure_gateway.rpc.server import GrpcServer  # noqa: PLC0415
+
+    return GrpcServer(gateway)
+
+
+def log_kind_only(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop met outside any task that is awaited.
+
+    An exception's message may quote what somebody sent, so only its kind is logged.
+    """
+    error = context.get("exception")
+    kind = type(error).__qualname__ if error is not None else "no exception"
+    logger.error("the event loop met %s outside any request: %s", kind, context["message"])
+
+
 async def serve_gateway(
-    gateway: Gateway, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+    gateway: Gateway,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    *,
+    grpc: "GrpcServer | None" = None,
 ) -> None:
     """Serve a gateway until `stop` is set."""
     async with running_gateway(gateway) as app:
-        # Device channels never end by themselves; closing them first lets the drain finish.
-        await serve_http(app, listener, stop, ready, websockets=True, draining=gateway.hub.close)
+        stopping = None
+        if grpc is not None:
+            await grpc.start()
+            stopping = asyncio.create_task(_stop_grpc(grpc, stop), name="stop grpc")
+        try:
+            # Device channels never end by themselves; closing them first lets the drain finish.
+            await serve_http(
+                app,
+                listener,
+                stop,
+                ready,
+                websockets=True,
+                draining=gateway.hub.close,
+                threshold=gateway.threshold,
+                held=HeldConnections(gateway.threshold, gateway.settings.admission.refusals_per_s),
+            )
+        finally:
+            if stopping is not None:
+                stop.set()
+                await stopping
+
+
+async def _stop_grpc(grpc: "GrpcServer", stop: asyncio.Event) -> None:
+    await stop.wait()
+    await grpc.stop()
 
 
 async def serve_coordinator(
@@ -81,7 +139,7 @@ async def serve_node(
 ) -> None:
     """Serve a node until `stop` is set."""
     async with running_node(node, version=version("bedside"), secret=secret) as app:
-        await serve_http(app, listener, stop, ready)
+        await serve_http(app, listener, stop, ready, draining=node.retreat)
 
 
 def run_gateway(site: Site, say: Say) -> None:
@@ -90,9 +148,13 @@ def run_gateway(site: Site, say: Say) -> None:
     async def work(stop: asyncio.Event) -> None:
         listener = listen_tcp(site.config.gateway.host, site.config.gateway.port)
         gateway = await open_gateway(site)
-        await serve_gateway(
-            gateway, listener, stop, lambda: say(f"gateway ready at {url_of(listener)}")
-        )
+        grpc = make_grpc(gateway)
+
+        def ready() -> None:
+            beside = "" if grpc is None else f", gRPC at {grpc.address}"
+            say(f"gateway ready at {url_of(listener)}{beside}{_embedded(gateway)}")
+
+        await serve_gateway(gateway, listener, stop, ready, grpc=grpc)
 
     run_until_stopped(work)
 
@@ -130,7 +192,10 @@ def run_coordinator(site: Site, say: Say) -> None:
             site=site.config.site,
             settings=settings,
             folder=site.data / COORDINATOR,
-            engine=site.engine(),
+            policies=(await open_policies(site, COORDINATOR))[0],
+            desk=site.policy_desk(),
+            log_sources=site.log_sources,
+            reports=site.report_maker(),
             log=await site.open_log(COORDINATOR),
             tokens=site.token_verifier(),
             pseudonymizer=site.pseudonymizer(),
@@ -142,6 +207,14 @@ def run_coordinator(site: Site, say: Say) -> None:
         await serve_coordinator(inputs, listener, stop, lambda url: say(f"coordinator ready at {url}"))
 
     run_until_stopped(work)
+
+
+def _embedded(gateway: Gateway) -> str:
+    return "".join(
+        f"; {node.placement} on {node.node.provider}"
+        for node in gateway.parts.nodes
+        if isinstance(node, EmbeddedNode)
+    )
 
 
 def _listen(where: str) -> socket.socket:

@@ -6,52 +6,83 @@ import os
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from bedside.children import Child, bedside_command
 from bedside.compose import open_gateway
 from bedside.config import Config
 from bedside.example.data import FEATURES, split
 from bedside.example.training import EXAMPLE_MODEL
 from bedside.listen import listen_tcp, url_of
-from bedside.serving import Say, run_until_stopped, serve_gateway
+from bedside.serving import Say, make_grpc, run_until_stopped, serve_gateway
 from bedside.site import Site
 from policies import Role
+from secure_gateway import GatewaySettings
 
 DAY_S: Final = 86400
 START_TIMEOUT_S: Final = 90
 
 
 def run_up(site: Site, say: Say) -> None:
-    """Start gateway, node and coordinator; print how to use them; stop on SIGINT or SIGTERM."""
+    """Start gateway, node, coordinator and console; say how to use them; stop on SIGINT or SIGTERM."""
     if not site.releases().list():
         say("no model yet: training and publishing the example (once, a few seconds)")
         from bedside.example.publish import publish_example  # noqa: PLC0415 torch takes seconds
 
         publish_example(site, split(), site.data / "training")
-    site.bundle()
+    site.bundles().settle()
     listener = listen_tcp(site.config.gateway.host, site.config.gateway.port)
     gateway_url = url_of(listener)
     coordinator = _start_coordinator(site, gateway_url)
+    console = _start_console(site)
+    children = [coordinator, console]
     try:
-        line = coordinator.wait_for(lambda text: " ready at " in text, START_TIMEOUT_S)
-        coordinator_url = line.rpartition(" ")[2]
+        coordinator_url, console_url = (
+            child.wait_for(lambda text: " ready at " in text, START_TIMEOUT_S).rpartition(" ")[2]
+            for child in (coordinator, console)
+        )
         config = site.config.model_copy(
-            update={"coordinator": site.config.coordinator.model_copy(update={"url": coordinator_url})}
+            update={
+                "coordinator": site.config.coordinator.model_copy(update={"url": coordinator_url}),
+                "gateway": _with_grpc(site.config.gateway),
+            }
         )
         located = Site(config)
 
         async def work(stop: asyncio.Event) -> None:
             gateway = await open_gateway(located)
-            await serve_gateway(
-                gateway,
-                listener,
-                stop,
-                lambda: _greet(located, gateway_url, coordinator_url, say),
-            )
+            grpc = make_grpc(gateway)
+
+            def ready() -> None:
+                if site.config.export.names:
+                    children.append(_start_export(site))
+                grpc_address = grpc.address if grpc else ""
+                at = Addresses(gateway_url, grpc_address, coordinator_url, console_url)
+                _greet(located, at, say)
+
+            await serve_gateway(gateway, listener, stop, ready, grpc=grpc)
             say("stopped")
 
         run_until_stopped(work)
     finally:
-        coordinator.stop()
+        for child in reversed(children):
+            child.stop()
+
+
+class Addresses(Struct, frozen=True):
+    """Where each part of the site is reached."""
+
+    gateway: str
+    grpc: str
+    coordinator: str
+    console: str
+
+
+def _with_grpc(settings: GatewaySettings) -> GatewaySettings:
+    """Serve gRPC too, on a free port where the configuration names none."""
+    if settings.grpc_port is not None:
+        return settings
+    return settings.model_copy(update={"grpc_port": 0})
 
 
 def _start_coordinator(site: Site, gateway_url: str) -> Child:
@@ -61,6 +92,26 @@ def _start_coordinator(site: Site, gateway_url: str) -> Child:
         bedside_command("coordinator"),
         log=site.data / "output" / "coordinator.log",
         environment={**environment_of(site.config), "BEDSIDE_COORDINATOR__GATEWAY_URL": gateway_url},
+    )
+
+
+def _start_export(site: Site) -> Child:
+    """Start the export beside everything else: what it waits for holds up no request."""
+    return Child(
+        "export",
+        bedside_command("audit", "export"),
+        log=site.data / "output" / "export.log",
+        environment=environment_of(site.config),
+    )
+
+
+def _start_console(site: Site) -> Child:
+    """Start the console likewise: a process of its own, so that no page holds up a request."""
+    return Child(
+        "console",
+        bedside_command("console", "serve"),
+        log=site.data / "output" / "console.log",
+        environment=environment_of(site.config),
     )
 
 
@@ -77,22 +128,24 @@ def environment_of(config: Config) -> dict[str, str]:
     return environment
 
 
-def _greet(site: Site, gateway_url: str, coordinator_url: str, say: Say) -> None:
+def _greet(site: Site, at: Addresses, say: Say) -> None:
     issuer = site.token_issuer()
     clinician = issuer.issue("dr.adams", [Role.CLINICIAN], lifetime_s=DAY_S)
     operator = issuer.issue("it.operator", [Role.OPERATOR, Role.ENGINEER], lifetime_s=DAY_S)
     row = [round(float(value), 4) for value in split().test[0].features]
     body = {"inputs": [{"name": "x", "shape": [1, FEATURES], "datatype": "FP32", "data": row}]}
     say(f"""Bedside is up: site {site.config.site}, {site.config.jurisdiction}
-  gateway      {gateway_url}      Open Inference Protocol v2 under /v2, the log under /checkpoint
-  coordinator  {coordinator_url}      devices, releases, federated jobs under /v1
+  gateway      {at.gateway}      Open Inference Protocol v2 under /v2, the log under /checkpoint
+  gRPC         {at.grpc}             inference.GRPCInferenceService, health and reflection
+  coordinator  {at.coordinator}      devices, releases, federated jobs under /v1
+  console      {at.console}      for officers; `bedside console user add` makes an account
   data         {_shown(site.data)}
 
 A clinician's token, good for a day:
   export TOKEN={clinician}
 
 Ask the model about a patient (this line works as it is):
-  curl -s {gateway_url}/v2/models/{EXAMPLE_MODEL}/infer -H "Authorization: Bearer $TOKEN" \\
+  curl -s {at.gateway}/v2/models/{EXAMPLE_MODEL}/infer -H "Authorization: Bearer $TOKEN" \\
     -H 'Bedside-Subject: mrn-0001' -H 'Bedside-Purpose: TREAT' -d '{json.dumps(body)}'
 
 An operator's token, for devices and federated jobs:

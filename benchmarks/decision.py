@@ -5,6 +5,8 @@ said to be uncached comes from an engine or verifier that can remember one answe
 for two in turn.
 """
 
+import argparse
+import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policies import (
     ApiAction,
+    Approvers,
     Candidate,
     DataClass,
     Engine,
@@ -24,7 +27,9 @@ from policies import (
     TokenIssuer,
     TokenVerifier,
     build_bundle,
+    sign,
 )
+from secure_gateway.shadow import Shadow, difference
 
 PACKS = ("base", "hipaa", "gdpr", "residency")
 CLINICIAN = frozenset({Role.CLINICIAN})
@@ -47,6 +52,7 @@ def node(name: str, jurisdiction: str) -> Candidate:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     access = ModelAccess(roles=tuple(Role), purposes=tuple(Purpose))
     bundle = build_bundle(PACKS, name="clinic", version=1, models={"sepsis": access})
     cached, uncached = Engine(bundle), Engine(bundle, cached_decisions=1)
@@ -67,11 +73,19 @@ def main() -> None:
     seen = TokenVerifier([key.public_key()], "clinic")
     unseen = TokenVerifier([key.public_key()], "clinic", cached_tokens=1)
 
+    shadow = Shadow(Approvers(site="clinic", keys={"site": key.public_key()}, threshold=1))
+    asyncio.run(shadow.offer(sign(bundle, [key])))
+    decided = cached.decide(german, two)
+
+    def beside() -> None:
+        difference(decided, shadow.decide(german, two), None)
+
     rows = {
         "decision, cached, 2 candidates": (lambda: cached.decide(german, two), 20_000),
         "decision, uncached, 1 candidate": (lambda: uncached.decide(next(facts), one), 200),
         "decision, uncached, 2 candidates": (lambda: uncached.decide(next(facts), two), 200),
         "decision, uncached, 10 like nodes": (lambda: uncached.decide(next(facts), ten), 200),
+        "candidate in the shadow, cached": (beside, 20_000),
         "API action, cached": (lambda: cached.authorize(CLINICIAN, ApiAction.MODELS_READ), 20_000),
         "token, seen before": (lambda: seen.verify(pair[0]), 20_000),
         "token, not seen": (lambda: unseen.verify(next(tokens)), 300),

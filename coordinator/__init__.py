@@ -4,9 +4,11 @@ from coordinator.errors import (
     CoordinatorError,
     EnrolmentError,
     JobError,
+    PolicyRefused,
     ReleaseError,
     StoreError,
 )
+from coordinator.policy import Ledger, PolicyDesk, PolicyFolder
 from coordinator.releases import (
     Release,
     ReleasedEquivalence,
@@ -23,6 +25,10 @@ __all__ = [
     "CoordinatorSettings",
     "EnrolmentError",
     "JobError",
+    "Ledger",
+    "PolicyDesk",
+    "PolicyFolder",
+    "PolicyRefused",
     "Release",
     "ReleaseError",
     "ReleaseFolder",

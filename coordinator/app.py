@@ -10,9 +10,11 @@ from audit import serve_log
 from coordinator.authenticate import allow
 from coordinator.limits import BodyLimit
 from coordinator.parts import CoordinatorParts
+from coordinator.policy.routes import policy_routes
 from coordinator.problems import Refused, handle_problems
 from coordinator.questions import CodeQuestion, EnrolmentQuestion, JobQuestion
 from coordinator.releases import DOCUMENT, MODEL_FILE, release_fields
+from coordinator.reports.routes import report_routes
 from coordinator.store import Job
 from policies import ApiAction, Principal
 
@@ -27,6 +29,8 @@ def build_app(parts: CoordinatorParts) -> FastAPI:
     _device_routes(app, parts)
     _release_routes(app, parts)
     _job_routes(app, parts)
+    policy_routes(app, parts)
+    report_routes(app, parts)
     app.mount("/log", serve_log(parts.log, prefix="/log"))
 
     @app.get("/healthz")
@@ -61,7 +65,7 @@ def _device_routes(app: FastAPI, parts: CoordinatorParts) -> None:
             "gateway_url": parts.settings.gateway_url,
             "coordinator_url": parts.url,
             "trust": parts.trust,
-            "cohort_minimum": parts.settings.cohort_minimum,
+            "cohort_minimum": parts.budget.cohort_minimum,
             "superlink": parts.superlink.address,
         }
 

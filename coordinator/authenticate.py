@@ -13,22 +13,28 @@ def allow(parts: CoordinatorParts, action: ApiAction) -> Any:  # noqa: ANN401 a 
     """Return a dependency that gives the caller, or refuses the request (401, 403)."""
 
     async def authorize(request: Request) -> Principal:
-        principal = await _authenticate(parts, request.headers.get("authorization"))
-        decision = parts.engine.authorize(principal.roles, action)
-        if not decision.allowed:
-            raise Refused(
-                403,
-                "policy-refused",
-                f"None of the caller's roles may do {action.value}.",
-                policies=decision.policies,
-                citations=decision.citations,
-            )
+        principal = await authenticate(parts, request.headers.get("authorization"))
+        check(parts, principal, action)
         return principal
 
     return Depends(authorize)
 
 
-async def _authenticate(parts: CoordinatorParts, header: str | None) -> Principal:
+def check(parts: CoordinatorParts, principal: Principal, action: ApiAction) -> None:
+    """Refuse (403) what no policy permits the roles of `principal`."""
+    decision = parts.engine.authorize(principal.roles, action)
+    if not decision.allowed:
+        raise Refused(
+            403,
+            "policy-refused",
+            f"None of the caller's roles may do {action.value}.",
+            policies=decision.policies,
+            citations=decision.citations,
+        )
+
+
+async def authenticate(parts: CoordinatorParts, header: str | None) -> Principal:
+    """Return who sent the `Authorization` header, or refuse (401)."""
     if header is None:
         raise Refused(401, "token-missing", "Send `Authorization: Bearer <token>`.")
     scheme, _, token = header.partition(" ")

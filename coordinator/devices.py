@@ -1,5 +1,6 @@
 """Enrolment of devices, and the signed registry that gateways trust."""
 
+import base64
 import hashlib
 import json
 import secrets
@@ -44,7 +45,8 @@ class DeviceRegistry:
         self, jurisdiction: str, pseudonyms: list[str], lifetime_s: int
     ) -> tuple[str, datetime]:
         """Return a one-time enrolment code and when it expires; only its hash is kept."""
-        code = secrets.token_urlsafe(CODE_BYTES)
+        # Base32 (RFC 4648 section 6): people read codes aloud, and none can look like an option.
+        code = base64.b32encode(secrets.token_bytes(CODE_BYTES)).decode()
         expires = datetime.now(UTC) + timedelta(seconds=lifetime_s)
         async with self._store.session() as session:
             await session.execute(

@@ -1,5 +1,7 @@
 """What can go wrong in the coordinator."""
 
+from audit.records import PolicyProblem
+
 
 class CoordinatorError(Exception):
     """Root of this package's errors; messages are for the operator and quote no content."""
@@ -19,3 +21,11 @@ class JobError(CoordinatorError):
 
 class StoreError(CoordinatorError):
     """Raised when the coordinator's database cannot be used."""
+
+
+class PolicyRefused(CoordinatorError):
+    """Raised when a step of a policy bundle's life is refused; `problem` is what its record says."""
+
+    def __init__(self, problem: PolicyProblem, message: str) -> None:
+        super().__init__(message)
+        self.problem = problem

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 
 from audit import LogUnavailable
 from audit.records import JobRecord, JobState
+from coordinator.budget import Budget
 from coordinator.errors import JobError
 from coordinator.federated.job import FederatedJob, Outcome, sign_job
 from coordinator.federated.rundir import RunFolder
@@ -38,7 +39,7 @@ class JobRunner:
         record: Record,
         key: Ed25519PrivateKey,
         site: str,
-        cohort_minimum: int,
+        budget: Budget,
         timeout_s: float,
     ) -> None:
         self._store = store
@@ -46,10 +47,10 @@ class JobRunner:
         self._record = record
         self._key = key
         self._site = site
-        self._cohort_minimum = cohort_minimum
+        self._budget = budget
         self._timeout_s = timeout_s
         self._one_at_a_time = asyncio.Lock()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], tuple[str, str]] = {}
 
     async def recover(self) -> None:
         """Fail the jobs that a restart interrupted: their devices' answers are gone."""
@@ -72,10 +73,11 @@ class JobRunner:
         """Accept an evaluation of `release` and run it in the background.
 
         Raises:
-            JobError: if `cohort_minimum` (by default the site's) is below the site's, fewer devices
-                are enrolled, or too many jobs wait; recorded as refused.
+            JobError: if `cohort_minimum` (by default the least that is allowed) is below that, fewer
+                devices are enrolled, too many jobs wait, or the answers that policy allows of the
+                release are used up; recorded as refused.
         """
-        minimum = self._cohort_minimum if cohort_minimum is None else cohort_minimum
+        minimum = self._budget.cohort_minimum if cohort_minimum is None else cohort_minimum
         job = Job(
             id=str(uuid4()),
             kind=EVALUATE,
@@ -90,23 +92,26 @@ class JobRunner:
         await self._record(_record_of(job, policies=policies, bundle=bundle))
         async with self._store.session() as session:
             session.add(job)
-        reason = await self._objection(minimum)
+        reason = await self._objection(minimum, release)
         if reason is not None:
             await self._move(job, JobState.REFUSED, reason=reason)
             raise JobError(f"refused: {reason}")
         task = asyncio.create_task(self._run(job, release), name=f"job-{job.id}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = (release.model, release.version)
+        task.add_done_callback(self._running.pop)
         return job
 
-    async def _objection(self, minimum: int) -> str | None:
-        if minimum < self._cohort_minimum:
-            return f"this site makes no result from fewer than {self._cohort_minimum} devices"
+    async def _objection(self, minimum: int, release: Release) -> str | None:
+        if minimum < self._budget.cohort_minimum:
+            return f"this site makes no result from fewer than {self._budget.cohort_minimum} devices"
         if len(await self._cohort()) < minimum:
             return f"fewer than {minimum} devices are enrolled"
         if len(self._running) >= WAITING_MAX:
             return f"{WAITING_MAX} jobs already wait; submit it again when one has ended"
-        return None
+        # Nothing is awaited between this and the task, so that two jobs never take one place.
+        about = (release.model, release.version)
+        waiting = sum(other == about for other in self._running.values())
+        return self._budget.objection(about, waiting, datetime.now(UTC))
 
     async def find(self, job_id: str) -> Job | None:
         """Return a job by its id."""
@@ -128,6 +133,8 @@ class JobRunner:
     async def _run(self, job: Job, release: Release) -> None:
         try:
             async with self._one_at_a_time:
+                if job.cohort_minimum < self._budget.cohort_minimum:
+                    raise JobError("policy has come to ask for a larger cohort since it was submitted")
                 await self._move(job, JobState.RUNNING)
                 outcome = await self._execute(job, release)
             if outcome.total is None:
@@ -181,6 +188,7 @@ class JobRunner:
                 threshold=release.threshold,
                 bins=BINS,
                 cohort_minimum=job.cohort_minimum,
+                cohort_floor=self._budget.cohort_minimum,
                 created=now,
                 expires=now + timedelta(seconds=self._timeout_s),
             ),
@@ -205,7 +213,9 @@ class JobRunner:
     ) -> None:
         job.state, job.reason, job.cohort, job.result = state, reason, cohort, result
         # The record first: a result is never visible that the log does not know of.
-        await self._record(_record_of(job))
+        record = _record_of(job)
+        await self._record(record)
+        self._budget.note(record)
         async with self._store.session() as session:
             await session.execute(
                 update(Job)

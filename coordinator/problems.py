@@ -9,7 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from audit import LogUnavailable
-from coordinator.errors import EnrolmentError, JobError, ReleaseError
+from audit.records import PolicyProblem
+from coordinator.errors import EnrolmentError, JobError, PolicyRefused, ReleaseError
 from coordinator.questions import MEMBERS
 
 RETRY_AFTER_S = 1
@@ -59,6 +60,11 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(JobError)
     async def job(_: Request, error: JobError) -> Response:
         return Refused(409, "job-refused", str(error)).response()
+
+    @app.exception_handler(PolicyRefused)
+    async def policy(_: Request, error: PolicyRefused) -> Response:
+        status = 404 if error.problem is PolicyProblem.UNKNOWN else 409
+        return Refused(status, f"policy-{error.problem.value}", str(error)).response()
 
     @app.exception_handler(LogUnavailable)
     async def unrecorded(_: Request, __: LogUnavailable) -> Response:

@@ -1,6 +1,7 @@
 """A coordinator from its start to its end, as the application that serves it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,17 +10,23 @@ from fastapi import FastAPI
 from msgspec import Struct
 
 from audit import Log, Pseudonymizer
+from audit.reports import LogSource
+from audit.reports.making import ReportMaker
 from coordinator.app import build_app
+from coordinator.budget import Budget
 from coordinator.catalogue import Catalogue
 from coordinator.devices import DeviceKeys, DeviceRegistry
 from coordinator.federated.superlink import SuperLink
 from coordinator.jobs import JobRunner
 from coordinator.parts import CoordinatorParts
+from coordinator.policy.desk import PolicyDesk
+from coordinator.policy.in_force import InForce
 from coordinator.recording import recorder
 from coordinator.releases import ReleaseFolder
+from coordinator.reports import ReportDesk
 from coordinator.settings import CoordinatorSettings
 from coordinator.store import Store
-from policies import DeviceVerifier, Engine, TokenVerifier
+from policies import BundleKeeper, DeviceVerifier, TokenVerifier
 
 
 class CoordinatorInputs(Struct, frozen=True, kw_only=True):
@@ -29,7 +36,10 @@ class CoordinatorInputs(Struct, frozen=True, kw_only=True):
     settings: CoordinatorSettings
     folder: Path
     log: Log
-    engine: Engine
+    policies: BundleKeeper
+    desk: PolicyDesk
+    log_sources: Callable[[], list[LogSource]]
+    reports: ReportMaker
     tokens: TokenVerifier
     pseudonymizer: Pseudonymizer
     releases: ReleaseFolder
@@ -47,21 +57,26 @@ async def running(inputs: CoordinatorInputs, url: str) -> AsyncIterator[FastAPI]
     store = await Store.open(inputs.folder / "coordinator.sqlite")
     superlink = SuperLink(inputs.folder / "flower", inputs.settings.superlink_port)
     record = recorder(inputs.log)
+    in_force = InForce(inputs.policies, inputs.desk.folder, record)
     keys = DeviceKeys()
+    budget = Budget(lambda: in_force.engine.bundle.numbers, inputs.settings.cohort_minimum)
     jobs = JobRunner(
         store=store,
         superlink=superlink,
         record=record,
         key=inputs.job_key,
         site=inputs.site,
-        cohort_minimum=inputs.settings.cohort_minimum,
+        budget=budget,
         timeout_s=inputs.settings.job_timeout_s,
     )
     parts = CoordinatorParts(
         site=inputs.site,
         settings=inputs.settings,
         log=inputs.log,
-        engine=inputs.engine,
+        in_force=in_force,
+        desk=inputs.desk,
+        log_sources=inputs.log_sources,
+        record=record,
         tokens=inputs.tokens,
         pseudonymizer=inputs.pseudonymizer,
         releases=Catalogue(inputs.releases, store, record),
@@ -69,7 +84,9 @@ async def running(inputs: CoordinatorInputs, url: str) -> AsyncIterator[FastAPI]
         keys=keys,
         devices=DeviceVerifier(keys.key_of, inputs.site),
         jobs=jobs,
+        budget=budget,
         superlink=superlink,
+        reports=ReportDesk(inputs.reports),
         trust={
             "release_keys": list(inputs.release_keys),
             "job_keys": [inputs.job_key.public_key().public_bytes_raw().hex()],
@@ -77,11 +94,17 @@ async def running(inputs: CoordinatorInputs, url: str) -> AsyncIterator[FastAPI]
         url=url,
     )
     try:
+        await in_force.start()
+        log = inputs.log
+        await asyncio.to_thread(lambda: budget.recount(log.entries(0, log.size)))
         await jobs.recover()
         await superlink.start()
+        parts.reports.start()
         yield build_app(parts)
     finally:
+        await parts.reports.close()
         await jobs.close()
+        await in_force.close()
         await superlink.stop()
         await store.close()
         await inputs.log.close()

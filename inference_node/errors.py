@@ -25,8 +25,16 @@ class DeadlineExceeded(NodeError):
     """Raised when a request's time was over before it began to run."""
 
 
+class NodeSilent(DeadlineExceeded):
+    """Raised when a remote node gave no answer at all in the time that it was given."""
+
+
 class ExecutionFailed(NodeError):
     """Raised when the runtime failed; its own message may quote values and is not passed on."""
+
+
+class RowsMixed(ExecutionFailed):
+    """Raised when a model answers a batch with another number of rows than it was given."""
 
 
 class NodeUnreachable(NodeError):

@@ -49,10 +49,14 @@ class Tensor(Struct, kw_only=True):
 
 
 class RequestedOutput(Struct, kw_only=True):
-    """An output that the caller asks for by name; `binary` None leaves it to the request."""
+    """An output that the caller asks for by name; `binary` None leaves it to the request.
+
+    `parameters` are those of the output alone, such as `classification`.
+    """
 
     name: str
     binary: bool | None = None
+    parameters: dict[str, Any] = {}
 
 
 class InferRequest(Struct, kw_only=True):

@@ -41,7 +41,14 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def verify_release(folder: Path, model: str, version: str, digest: str, keys: tuple[str, ...]) -> None:
+def verify_release(
+    folder: Path,
+    model: str,
+    version: str,
+    digest: str,
+    keys: tuple[str, ...],
+    file_name: str = MODEL_FILE,
+) -> None:
     """Check that the release document in `folder` is signed and names this model file.
 
     Raises:
@@ -63,6 +70,6 @@ def verify_release(folder: Path, model: str, version: str, digest: str, keys: tu
         raise ModelNotReady("untrusted: release.json is another kind of document")
     if (release.model, release.version) != (model, version):
         raise ModelNotReady("untrusted: release.json is of another model or version")
-    file = release.files.get(MODEL_FILE)
+    file = release.files.get(file_name)
     if file is None or file.sha256 != digest:
-        raise ModelNotReady("altered: model.onnx is not the file that was released")
+        raise ModelNotReady("altered: the model file is not the file that was released")

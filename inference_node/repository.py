@@ -1,50 +1,40 @@
 """The model repository on disk: `<model>/<version>/model.onnx`, as Triton lays it out.
 
-A version that cannot be loaded is reported with a reason and leaves all others as they are.
+A version that cannot be loaded is reported with a reason and leaves all others as they are. Reading is
+blocking and changes nothing; what was read is put in place in one step, on the event loop.
 """
 
 import logging
 import re
-import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
-from inference_node.batcher import Batcher
-from inference_node.errors import ModelNotReady, ModelUnknown, RepositoryError
+from inference_node.errors import ModelNotReady, ModelUnknown, NodeError, RepositoryError
+from inference_node.loading import LoadedModel, load_version
+from inference_node.model_config import CONFIG_FILE, ModelConfig, files_of, read_config
 from inference_node.oip import RepositoryEntry
-from inference_node.releases import MODEL_FILE, file_digest, verify_release
-from inference_node.runtime import CPU, Session, choose_provider
+from inference_node.releases import DOCUMENT
+from inference_node.runtime import CPU, choose_provider
 from inference_node.settings import NodeSettings
 
 logger = logging.getLogger(__name__)
 
-# Handing a batch to a thread and back costs about 60 us of the event loop's core; a run that is
-# shorter than that is cheaper where it is (measured: 1x30 float32, 9 us a run).
-INLINE_BELOW_S: Final = 60e-6
-# What one inline batch may hold up every other request for.
-INLINE_BATCH_BELOW_S: Final = 500e-6
+UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_WARM_RUNS: Final = 5
 
 
-class LoadedModel(Struct, frozen=True, kw_only=True):
-    """One model version that serves; `digest` is SHA-256 of its file."""
+class Found(Struct, frozen=True, kw_only=True):
+    """What was read of one model: versions that can serve, and why others cannot."""
 
-    name: str
-    version: str
-    digest: str
-    session: Session
-    batcher: Batcher
-    executor: Executor | None
+    loaded: Mapping[str, LoadedModel]
+    failed: Mapping[str, str]
 
 
 class Repository:
-    """Loads every version found under `settings.repository`."""
+    """Loads versions found under `settings.repository` and knows which serve."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
@@ -58,8 +48,13 @@ class Repository:
         """The ONNX Runtime execution provider in use."""
         return self._provider
 
-    def load(self) -> None:
-        """Load what is on disk; blocking.
+    @property
+    def well(self) -> bool:
+        """Whether every version that should serve does."""
+        return all(reason == UNLOADED for reason in self._failed.values())
+
+    def open(self) -> list[str]:
+        """Choose the hardware and return the names of the models on disk; blocking.
 
         Raises:
             RepositoryError: if the folder does not exist or a GPU is asked for where none works.
@@ -68,17 +63,79 @@ class Repository:
         if not root.is_dir():
             raise RepositoryError(f"the model repository {root} is not a folder")
         self._provider = choose_provider(self._settings.device)
-        for name, version, folder in _versions(root):
+        return sorted(
+            path.name for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)
+        )
+
+    def read(self, name: str) -> Found:
+        """Load and warm up the versions of one model beside those that serve; blocking.
+
+        Raises:
+            ModelUnknown: if there is no such folder.
+        """
+        if not _NAME.fullmatch(name) or not (folder := self._settings.repository / name).is_dir():
+            raise ModelUnknown("the repository has no such model")
+        loaded: dict[str, LoadedModel] = {}
+        failed: dict[str, str] = {}
+        root = self._settings.repository
+        try:
+            refuse_outside(root, folder, folder / CONFIG_FILE)
+            config = read_config(folder)
+            refuse_outside(root, *files_of(config))
+        except (NodeError, OSError) as error:
+            reason = (
+                str(error) if isinstance(error, NodeError) else "broken: config.pbtxt cannot be read"
+            )
+            logger.warning("model %s is not served: %s", name, reason)
+            versions = _on_disk(folder, None) or [""]
+            return Found(loaded={}, failed=dict.fromkeys(versions, reason))
+        versions, missing = _chosen(config, _on_disk(folder, config.model_file))
+        failed.update(dict.fromkeys(missing, "missing: version_policy names it and it is not on disk"))
+        if not (versions or missing) and (folder / CONFIG_FILE).is_file():
+            failed[""] = f"missing: no version has the file {config.model_file}"
+        for version in versions:
             try:
-                model = self._load(name, version, folder)
-            except ModelNotReady as error:
-                self._failed[name, version] = str(error)
-                logger.warning("model %s version %s is not served: %s", name, version, error)
-                continue
+                path = folder / version
+                refuse_outside(root, path, path / config.model_file, path / DOCUMENT)
+                loaded[version] = load_version(
+                    path, name, version, config, self._settings, self._provider
+                )
+            except (NodeError, OSError) as error:
+                failed[version] = (
+                    str(error) if isinstance(error, NodeError) else "broken: a file cannot be read"
+                )
+                logger.warning("model %s version %s is not served: %s", name, version, failed[version])
+        return Found(loaded=loaded, failed=failed)
+
+    def swap(self, name: str, found: Found) -> list[LoadedModel]:
+        """Serve what was read instead of what served so far; return what is to be retired.
+
+        A version that could not be read again goes on serving as it was.
+        """
+        replaced = [key for key in self._loaded if key[0] == name and key[1] not in found.failed]
+        retired = [self._loaded.pop(key) for key in replaced]
+        for key in [key for key in self._failed if key[0] == name]:
+            del self._failed[key]
+        for version, model in found.loaded.items():
             self._loaded[name, version] = model
-            latest = self._latest.get(name)
-            if latest is None or int(version) > int(latest):
-                self._latest[name] = version
+        for version, reason in found.failed.items():
+            self._failed[name, version] = reason
+        self._choose_latest(name)
+        return retired
+
+    def remove(self, name: str) -> list[LoadedModel]:
+        """Stop serving a model; return what is to be retired.
+
+        Raises:
+            ModelUnknown: if it is not there.
+        """
+        keys = [key for key in (*self._loaded, *self._failed) if key[0] == name]
+        if not keys:
+            raise ModelUnknown("the repository has no such model")
+        retired = [self._loaded.pop(key) for key in keys if key in self._loaded]
+        self._failed.update(dict.fromkeys(keys, UNLOADED))
+        self._choose_latest(name)
+        return retired
 
     def find(self, name: str, version: str | None) -> LoadedModel:
         """Return a model that serves; the highest version if none is named.
@@ -95,84 +152,91 @@ class Repository:
             if (name, wanted) in self._failed:
                 raise ModelNotReady(self._failed[name, wanted])
         elif any(failed == name for failed, _ in self._failed):
-            raise ModelNotReady("no version of the model could be loaded")
+            raise ModelNotReady("no version of the model is loaded")
         raise ModelUnknown("the repository has no such model or version")
+
+    def serving(self, name: str | None = None, version: str | None = None) -> list[LoadedModel]:
+        """Return the models that serve, of one name or version if given, in order.
+
+        Raises:
+            ModelUnknown, ModelNotReady: if what is named does not serve.
+        """
+        if name is not None and version is not None:
+            return [self.find(name, version)]
+        if name is not None:
+            self.find(name, None)
+        keys = sorted((key for key in self._loaded if name in (None, key[0])), key=_order)
+        return [self._loaded[key] for key in keys]
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model that serve, lowest first."""
         return tuple(sorted((version for own, version in self._loaded if own == name), key=int))
 
     def index(self) -> list[RepositoryEntry]:
-        """Return every version found, with its state."""
+        """Return every version found, with its state.
+
+        A version that serves and could not be read again is ready, with the reason.
+        """
         ready = [
-            RepositoryEntry(name=name, version=version, state="READY", digest=model.digest)
+            RepositoryEntry(
+                name=name,
+                version=version,
+                state="READY",
+                reason=self._failed.get((name, version), ""),
+                digest=model.digest,
+            )
             for (name, version), model in self._loaded.items()
         ]
         failed = [
             RepositoryEntry(name=name, version=version, state="UNAVAILABLE", reason=reason)
             for (name, version), reason in self._failed.items()
+            if (name, version) not in self._loaded
         ]
-        return sorted(ready + failed, key=lambda entry: (entry.name, int(entry.version)))
+        return sorted(ready + failed, key=lambda entry: _order((entry.name, entry.version)))
 
-    async def close(self) -> None:
-        """Finish what waits, then let go of the threads."""
-        for model in self._loaded.values():
-            await model.batcher.drain()
-            if model.executor is not None:
-                model.executor.shutdown()
-
-    def _load(self, name: str, version: str, folder: Path) -> LoadedModel:
-        path = folder / MODEL_FILE
-        digest = file_digest(path)
-        if self._settings.release_keys:
-            verify_release(folder, name, version, digest, self._settings.release_keys)
-        session = Session(
-            path,
-            provider=self._provider,
-            intra_op_threads=self._settings.intra_op_threads,
-        )
-        max_rows = self._settings.max_batch_size if session.batches else 1
-        inline = _fits_inline(session, max_rows)
-        executor = None if inline else ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
-        return LoadedModel(
-            name=name,
-            version=version,
-            digest=digest,
-            session=session,
-            executor=executor,
-            batcher=Batcher(
-                session.run,
-                max_rows=max_rows,
-                max_queue_size=self._settings.max_queue_size,
-                executor=executor,
-            ),
-        )
+    def _choose_latest(self, name: str) -> None:
+        versions = self.versions(name)
+        if versions:
+            self._latest[name] = versions[-1]
+        else:
+            self._latest.pop(name, None)
 
 
-def _versions(root: Path) -> Iterator[tuple[str, str, Path]]:
-    for model in sorted(path for path in root.iterdir() if path.is_dir()):
-        if not _NAME.fullmatch(model.name):
-            continue
-        for folder in sorted(path for path in model.iterdir() if path.is_dir()):
-            if folder.name.isdigit() and (folder / MODEL_FILE).is_file():
-                yield model.name, folder.name, folder
+def _order(key: tuple[str, str]) -> tuple[str, int]:
+    return key[0], int(key[1] or 0)
 
 
-def _fits_inline(session: Session, max_rows: int) -> bool:
-    """Warm the session up and say whether it is cheaper to run on the event loop."""
-    if session.provider != CPU:
-        session.warm_up(1)
-        return False
-    return (
-        _best_time_s(session, 1) < INLINE_BELOW_S
-        and _best_time_s(session, max_rows) < INLINE_BATCH_BELOW_S
-    )
+def _on_disk(folder: Path, model_file: str | None) -> list[str]:
+    """Return the version folders of a model, lowest first: those that hold `model_file`, if given.
+
+    As with Triton, what is not a number or begins with 0 is no version.
+    """
+    versions = [
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir()
+        and path.name.isascii()
+        and path.name.isdigit()
+        and not path.name.startswith("0")
+        and (model_file is None or (path / model_file).is_file())
+    ]
+    return sorted(versions, key=int)
 
 
-def _best_time_s(session: Session, rows: int) -> float:
-    best = float("inf")
-    for _ in range(_WARM_RUNS):
-        started = time.perf_counter()
-        session.warm_up(rows)
-        best = min(best, time.perf_counter() - started)
-    return best
+def _chosen(config: ModelConfig, versions: list[str]) -> tuple[list[str], list[str]]:
+    """Return the versions to serve, and those that the policy names and that are not there."""
+    if config.specific:
+        wanted = {str(version) for version in config.specific}
+        return [v for v in versions if v in wanted], sorted(wanted - set(versions), key=int)
+    return versions[-config.latest :] if config.latest else versions, []
+
+
+def refuse_outside(root: Path, *paths: Path) -> None:
+    """Refuse files that a symbolic link takes from elsewhere; who may write a link decides no more.
+
+    Raises:
+        ModelNotReady: if one of `paths` is, once links are followed, not under `root`.
+    """
+    inside = root.resolve()
+    if not all(path.resolve().is_relative_to(inside) for path in paths):
+        raise ModelNotReady("unsafe: a symbolic link leads out of the repository")

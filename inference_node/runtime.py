@@ -1,7 +1,8 @@
 """ONNX Runtime sessions: which hardware they use, what a model takes and gives, how it is run."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,11 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from inference_node.bfloat16 import run_with_bfloat16
 from inference_node.errors import ExecutionFailed, ModelNotReady, RepositoryError
-from inference_node.oip import DTYPES, Array, ModelMetadata, TensorMetadata
+from inference_node.model_config import Hardware
+from inference_node.oip import DTYPES, Array, TensorMetadata
 from inference_node.settings import Device
 
 CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 NVIDIA_CONTROL: Final = Path("/dev/nvidiactl")
 
@@ -37,25 +41,57 @@ _STANDARD_DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _ERRORS_ONLY: Final = 3
 
 
+# A provider whose libraries are missing says so on standard error, before a session's options count.
+ort.set_default_logger_severity(_ERRORS_ONLY + 1)
+
+
 def choose_provider(device: Device) -> str:
     """Return the execution provider to use.
 
     Raises:
-        RepositoryError: if a GPU is insisted on and none works.
+        RepositoryError: if a GPU or TensorRT is insisted on and does not work.
     """
-    if device is Device.CPU or not _cuda_works():
-        if device is Device.CUDA:
-            raise RepositoryError(
-                'device = "cuda" but ONNX Runtime finds no working GPU; use "auto" or "cpu"'
-            )
+    if device is Device.CPU:
         return CPU
-    return CUDA
+    if device is Device.TENSORRT:
+        if not works(TENSORRT):
+            raise RepositoryError(
+                'device = "tensorrt" but ONNX Runtime finds no working GPU with TensorRT; '
+                'install TensorRT, or use "cuda", "auto" or "cpu"'
+            )
+        return TENSORRT
+    if works(CUDA):
+        return CUDA
+    if device is Device.CUDA:
+        raise RepositoryError(
+            'device = "cuda" but ONNX Runtime finds no working GPU; use "auto" or "cpu"'
+        )
+    return CPU
 
 
-def _cuda_works() -> bool:
+def provider_for(hardware: Hardware, site: str, device: Device, *, tensorrt: bool) -> str:
+    """Return the provider of one model whose configuration asks for `hardware`.
+
+    Raises:
+        ModelNotReady: if it asks for a GPU or TensorRT that does not work here.
+    """
+    if hardware is Hardware.CPU:
+        return CPU
+    if tensorrt or (hardware is Hardware.GPU and site == CPU):
+        wanted = TENSORRT if tensorrt else CUDA
+        if device is Device.CPU or not works(wanted):
+            kind = "TensorRT" if tensorrt else "a GPU"
+            raise ModelNotReady(f"config.pbtxt: asks for {kind}, and none works on this node")
+        return wanted
+    return site
+
+
+@functools.cache
+def works(provider: str) -> bool:
+    """Whether a session really runs on a GPU provider; what works stays so while the process lives."""
     # The provider is compiled in even where there is no GPU. Only a session tells whether it works,
     # and complains loudly where there is no driver at all: look for that first.
-    if CUDA not in ort.get_available_providers() or not NVIDIA_CONTROL.exists():
+    if provider not in ort.get_available_providers() or not NVIDIA_CONTROL.exists():
         return False
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     value = onnx.helper.make_tensor_value_info
@@ -70,17 +106,24 @@ def _cuda_works() -> bool:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY + 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=[CUDA, CPU])
-    except RuntimeError:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=[provider, CPU])
+    except Exception:  # noqa: BLE001 the runtime raises many types of its own
         return False
-    return CUDA in session.get_providers()
+    return provider in session.get_providers()
 
 
 class Session:
     """One loaded model version."""
 
-    def __init__(self, path: Path, *, provider: str, intra_op_threads: int) -> None:
-        """Load the model at `path`.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        provider: str,
+        intra_op_threads: int,
+        tensorrt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load the model at `path`; `tensorrt` are options of that provider.
 
         Raises:
             ModelNotReady: with the reason, if it is not a model that may be run.
@@ -91,22 +134,27 @@ class Session:
         options.inter_op_num_threads = 1
         # ONNX Runtime's warnings and errors can quote tensor values and paths.
         options.log_severity_level = _ERRORS_ONLY + 1
-        providers = [provider] if provider == CPU else [provider, CPU]
+        providers = {
+            CPU: [CPU],
+            CUDA: [CUDA, CPU],
+            TENSORRT: [(TENSORRT, dict(tensorrt or {})), CUDA, CPU],
+        }[provider]
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
-            raise ModelNotReady("broken: ONNX Runtime cannot load model.onnx") from error
+            raise ModelNotReady("broken: ONNX Runtime cannot load the model file") from error
+        if provider not in self._session.get_providers():
+            # ONNX Runtime goes on without a provider that does not start.
+            raise ModelNotReady(f"unavailable: ONNX Runtime cannot run the model on {provider}")
         self.provider = provider
-        self.inputs = tuple(_metadata(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_metadata(value) for value in self._session.get_outputs())
-        self.output_names = tuple(output.name for output in self.outputs)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.inputs = tuple(_metadata(value) for value in inputs)
+        self.outputs = tuple(_metadata(value) for value in outputs)
+        self.symbols = {value.name: tuple(value.shape or ()) for value in (*inputs, *outputs)}
+        """By input and output: the size of each dimension, or the name that the model gives it."""
         self._run = self._session.run
-
-    @property
-    def batches(self) -> bool:
-        """Whether rows of several requests may be run together: every first dimension is open."""
-        values = (*self.inputs, *self.outputs)
-        return all(value.shape and value.shape[0] == -1 for value in values)
+        if any(value.datatype == "BF16" for value in (*self.inputs, *self.outputs)):
+            self._run = functools.partial(run_with_bfloat16, self._session)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Return the named outputs for one batch of inputs.
@@ -121,22 +169,6 @@ class Session:
             raise ExecutionFailed("the model could not be run on these inputs") from None
         return results
 
-    def warm_up(self, rows: int) -> None:
-        """Run once on zeros, so that the first request does not pay for lazy set-up."""
-        feed = {value.name: _zeros(value, rows if self.batches else 1) for value in self.inputs}
-        self.run(feed, self.output_names)
-
-    def metadata(self, name: str, versions: tuple[str, ...]) -> ModelMetadata:
-        """Return what the model takes and gives."""
-        return ModelMetadata(
-            name=name,
-            versions=versions,
-            platform="onnxruntime_onnx",
-            inputs=self.inputs,
-            outputs=self.outputs,
-            parameters={"execution_provider": self.provider},
-        )
-
 
 def _metadata(value: ort.NodeArg) -> TensorMetadata:
     datatype = _DATATYPES.get(value.type)
@@ -149,7 +181,8 @@ def _metadata(value: ort.NodeArg) -> TensorMetadata:
     return TensorMetadata(name=value.name, datatype=datatype, shape=shape)
 
 
-def _zeros(value: TensorMetadata, rows: int) -> Array:
+def zeros(value: TensorMetadata, rows: int) -> Array:
+    """Return a tensor that fits `value`: open dimensions are 1, the first of them `rows`."""
     shape = [
         dimension if dimension >= 0 else (rows if position == 0 else 1)
         for position, dimension in enumerate(value.shape)
@@ -164,10 +197,31 @@ def _refuse_unsafe(path: Path) -> None:
     try:
         model: Any = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ModelNotReady("broken: model.onnx is not an ONNX model") from error
-    for tensor in model.graph.initializer:
+        raise ModelNotReady("broken: the model file is not an ONNX model") from error
+    nodes = [node for function in model.functions for node in function.node]
+    for tensor in (*_tensors(model.graph), *_tensors_of(nodes)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ModelNotReady("unsafe: the model keeps its weights in other files")
-    domains = {opset.domain for opset in model.opset_import}
+    imports = [*model.opset_import, *(o for function in model.functions for o in function.opset_import)]
+    domains = {opset.domain for opset in imports}
     if not domains <= _STANDARD_DOMAINS:
         raise ModelNotReady("unsafe: the model needs custom operators")
+
+
+def _tensors(graph: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types
+    """Yield every tensor that a graph holds, in the graphs of its branches and loops too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of(graph.node)
+
+
+def _tensors_of(nodes: Iterable[Any]) -> Iterator[Any]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        if attribute.HasField("g"):
+            yield from _tensors(attribute.g)
+        for graph in attribute.graphs:
+            yield from _tensors(graph)

@@ -8,18 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 
 class Device(StrEnum):
-    """Where models run: `auto` takes a GPU if one works; `cuda` insists on it."""
+    """Where models run: `auto` takes a GPU if one works; `cuda` and `tensorrt` insist on it."""
 
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    TENSORRT = "tensorrt"
 
 
 class NodeSettings(BaseModel):
     """Settings of one node; sizes in bytes, times in seconds.
 
     `release_keys` are Ed25519 public keys (raw, hexadecimal). Where there are any, a model is loaded
-    only with a release document that one of them signed.
+    only with a release document that one of them signed. A model's `config.pbtxt` outranks the batching
+    named here. With `strict_readiness` the node is ready only while no model version is broken. Told to
+    stop, it says for `drain_s` that it is not ready and serves on, so that probes send work elsewhere.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,4 +33,8 @@ class NodeSettings(BaseModel):
     max_batch_size: int = Field(default=64, ge=1, le=65536)
     max_queue_size: int = Field(default=1024, ge=1, le=1_000_000)
     body_limit_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
+    priority_levels: int = Field(default=0, ge=0, le=1000)
+    strict_readiness: bool = True
+    drain_s: float = Field(default=0.0, ge=0, le=600)
     release_keys: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()

@@ -39,6 +39,18 @@ def feed_of(inputs: Sequence[TensorMetadata], request: InferRequest) -> tuple[Ma
     return feed, rows
 
 
+def whole_parameter(request: InferRequest, name: str, most: int) -> int:
+    """Return a request parameter that is a whole number from 0 to `most`; 0 if it is not there.
+
+    Raises:
+        InputInvalid: if it is anything else.
+    """
+    value = request.parameters.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise InputInvalid(f"the parameter {name} must be a whole number, 0 or more")
+    return value
+
+
 def _check(expected: TensorMetadata, tensor: Tensor) -> None:
     if tensor.datatype != expected.datatype:
         raise InputInvalid(f"the input {expected.name} must be {expected.datatype}")

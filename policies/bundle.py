@@ -10,17 +10,25 @@ by key, no spaces):
     packs      the names of its packs
     schema     [{"path", "text"}]: the parts of the Cedar schema
     policies   [{"path", "text"}]: Cedar files, in the order in which Cedar numbers their policies
+    invariants [{"path", "text"}]: what is to be proved of the policies, in Cedar's language
     groups     {group: {"members", "source", "checked"}}: jurisdictions that some law treats alike
-    models     {model: {"roles", "purposes"}}: who may use it, and for what
+    models     {model: {"roles", "purposes", "necessary_outputs"}}: who may use it, for what, and which
+               outputs suffice where no more than necessary may leave; absent where it named none
     residency  {jurisdiction: [jurisdiction or group]}: where its identifiable data may be processed
+    numbers    {"cohort_minimum", ...}: what is enforced of federated jobs; absent where no pack says
+    created    when it was drafted; absent where a site makes its bundle by itself
+    rollback   {"version", "reason"}: which published version's content it brings back, if any
+    sources    [{"path", "text"}]: the rest of the packs: their cases, so that an approver can test it
 
 The digest of a bundle is SHA-256 of the payload.
 """
 
+import datetime as dt
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -33,9 +41,12 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from policies.errors import BundleInvalid, BundleUntrusted
 from policies.facts import JURISDICTION, Purpose, Role
-from policies.pack import PACKS, Group, load_packs, merge_groups
+from policies.invariants import examine_invariants
+from policies.numbers import Numbers, strictest
+from policies.obligations import is_output_name
+from policies.pack import DATA, PACKS, Group, load_packs, merge_groups
 from policies.source import SourceFile
-from policies.validation import Finding, PolicyText, examine
+from policies.validation import Finding, PolicyText, examine, parse_schema
 
 PAYLOAD_TYPE: Final = "application/vnd.bedside.bundle+json"
 # The packs that ship are 40 kB together; a document far beyond that is a mistake or an attack.
@@ -44,24 +55,50 @@ DOCUMENT_MAX_BYTES: Final = 16 * 1024 * 1024
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-class ModelAccess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may use a model and for what, as its site decided."""
+class ModelAccess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who may use a model and for what, as its site decided.
+
+    `necessary_outputs` are those that suffice where the law lets no more than necessary leave.
+    """
 
     roles: tuple[Role, ...]
     purposes: tuple[Purpose, ...]
+    necessary_outputs: tuple[str, ...] = ()
 
 
-class Bundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decisions depend on."""
+class RollbackReason(StrEnum):
+    """Why a site goes back to what it decided by before."""
+
+    WRONG_PERMISSIONS = "wrong-permissions"
+    WRONG_REFUSALS = "wrong-refusals"
+    WRONG_OBLIGATIONS = "wrong-obligations"
+    LAW_CHANGED = "law-changed"
+    PUBLISHED_BY_MISTAKE = "published-by-mistake"
+
+
+class Rollback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The published version whose content is brought back, and why."""
+
+    version: Annotated[int, Meta(ge=1)]
+    reason: RollbackReason
+
+
+class Bundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Everything that decisions depend on, and what its approvers sign along with it."""
 
     name: str
     version: Annotated[int, Meta(ge=1)]
     packs: tuple[str, ...]
     schema: tuple[SourceFile, ...]
     policies: tuple[SourceFile, ...]
+    invariants: tuple[SourceFile, ...]
     groups: Mapping[str, Group]
     models: Mapping[str, ModelAccess]
     residency: Mapping[str, tuple[str, ...]]
+    numbers: Numbers | None = None
+    created: Annotated[dt.datetime, Meta(tz=True)] | None = None
+    rollback: Rollback | None = None
+    sources: tuple[SourceFile, ...] = ()
 
     def payload(self) -> bytes:
         """Return the canonical bytes that are signed."""
@@ -125,9 +162,11 @@ def assemble_bundle(
         packs=tuple(packs),
         schema=tuple(file for pack in loaded for file in pack.schema),
         policies=tuple(file for pack in loaded for file in pack.policies),
+        invariants=tuple(file for pack in loaded for file in pack.invariants),
         groups=merge_groups(loaded),
         models=dict(models),
         residency={home: tuple(places) for home, places in (residency or {}).items()},
+        numbers=strictest(pack.numbers for pack in loaded if pack.numbers is not None),
     )
 
 
@@ -166,23 +205,40 @@ def verify(document: bytes, keys: Iterable[Ed25519PublicKey], *, threshold: int 
         BundleUntrusted: if they did not, or the document is no signed bundle.
         BundleInvalid: if its content does not validate.
     """
-    if len(document) > DOCUMENT_MAX_BYTES:
-        raise BundleUntrusted(f"a policy bundle is at most {DOCUMENT_MAX_BYTES} bytes long")
+    envelope = open_envelope(document)
     trusted: list[Key] = [SSlibKey.from_crypto(key) for key in keys]
     try:
-        envelope = Envelope.from_dict(json.loads(document))
         envelope.verify(trusted, threshold)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        VerificationError,
-    ) as error:
+    except (ValueError, VerificationError) as error:
         raise BundleUntrusted("the policy bundle is not signed by the site's policy keys") from error
+    bundle = bundle_in(envelope)
+    validate(bundle)
+    return bundle
+
+
+def open_envelope(document: bytes) -> Envelope:
+    """Return the envelope in `document`, whoever signed it.
+
+    Raises:
+        BundleUntrusted: if it is no envelope with a policy bundle.
+    """
+    if len(document) > DOCUMENT_MAX_BYTES:
+        raise BundleUntrusted(f"a policy bundle is at most {DOCUMENT_MAX_BYTES} bytes long")
+    try:
+        envelope = Envelope.from_dict(json.loads(document))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleUntrusted("the document is no signed policy bundle, or part of one") from error
     if envelope.payload_type != PAYLOAD_TYPE:
         raise BundleUntrusted("the signed document is not a policy bundle")
+    return envelope
+
+
+def bundle_in(envelope: Envelope) -> Bundle:
+    """Return the bundle in `envelope`, whoever signed it; whether it validates is not looked at.
+
+    Raises:
+        BundleInvalid: if it does not fit its format.
+    """
     try:
         bundle = msgspec.json.decode(envelope.payload, type=Bundle)
     except msgspec.DecodeError as error:
@@ -190,19 +246,43 @@ def verify(document: bytes, keys: Iterable[Ed25519PublicKey], *, threshold: int 
     # Records name a bundle by its digest, which must be that of the bytes which were signed.
     if bundle.payload() != envelope.payload:
         raise BundleInvalid("the policy bundle is not in its canonical form")
-    validate(bundle)
     return bundle
+
+
+class _Versioned(Struct):
+    version: int
+
+
+def version_and_digest(document: bytes) -> tuple[int, str]:
+    """Return which bundle `document` holds, whoever signed it and whatever else its format has.
+
+    What another release of Bedside kept must still say which versions there were.
+
+    Raises:
+        BundleUntrusted: if it is no envelope with a policy bundle.
+    """
+    payload = open_envelope(document).payload
+    try:
+        version = msgspec.json.decode(payload, type=_Versioned).version
+    except msgspec.DecodeError as error:
+        raise BundleUntrusted("the signed document names no version") from error
+    return version, hashlib.sha256(payload).hexdigest()
 
 
 def write_bundle(path: Path, document: bytes) -> None:
     """Put a signed bundle at `path`, whole or not at all, and durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(document)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_bundle(path: Path, keys: Iterable[Ed25519PublicKey], *, threshold: int = 1) -> Bundle:
@@ -221,7 +301,9 @@ def read_bundle(path: Path, keys: Iterable[Ed25519PublicKey], *, threshold: int 
 
 def _examine(bundle: Bundle) -> tuple[tuple[PolicyText, ...], tuple[Finding, ...]]:
     texts, findings = examine(bundle.schema, bundle.policies, bundle.groups)
-    return texts, (*findings, *_of_residency(bundle))
+    schema, _ = parse_schema(bundle.schema)
+    _, wrong = examine_invariants(bundle.invariants, schema, bundle.groups)
+    return texts, (*findings, *wrong, *_of_residency(bundle), *_of_models(bundle), *_of_numbers(bundle))
 
 
 def _of_residency(bundle: Bundle) -> Iterable[Finding]:
@@ -231,6 +313,20 @@ def _of_residency(bundle: Bundle) -> Iterable[Finding]:
         for place in places:
             if place not in bundle.groups and not JURISDICTION.fullmatch(place):
                 yield _in_table(f"{place!r} in the row {home} is neither an ISO 3166 code nor a group")
+
+
+def _of_numbers(bundle: Bundle) -> Iterable[Finding]:
+    problem = bundle.numbers.problem if bundle.numbers else None
+    if problem:
+        yield Finding(path=DATA, line=0, message=problem)
+
+
+def _of_models(bundle: Bundle) -> Iterable[Finding]:
+    for name, access in bundle.models.items():
+        for output in access.necessary_outputs:
+            if not is_output_name(output):
+                message = f"{output!r} of the model {name} is no name that an output can have"
+                yield Finding(path="models", line=0, message=message)
 
 
 def _in_table(message: str) -> Finding:

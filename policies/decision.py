@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from policies.obligations import resolved
 from policies.validation import PolicyText
 
 DEFAULT_DENY: Final = "default-deny"
@@ -24,7 +25,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     `policies` are the ids that determined it: those that permit a placement and those that exclude
     one (`default-deny` where no policy spoke); `citations` are theirs, without repeats.
-    `obligations` are the union over the permits.
+    `obligations` are the union over the permits, with the names of the model's necessary outputs.
     """
 
     permitted: tuple[str, ...]
@@ -58,8 +59,13 @@ def failed_evaluation() -> PolicyText:
     )
 
 
-def combine(verdicts: tuple[Verdict, ...], bundle_digest: str) -> Decision:
-    """Return the decision that the verdicts on all candidates make together."""
+def combine(
+    verdicts: tuple[Verdict, ...], bundle_digest: str, necessary_outputs: tuple[str, ...] = ()
+) -> Decision:
+    """Return the decision that the verdicts on all candidates make together.
+
+    `necessary_outputs` are those that the site named of the model (`policies.obligations.resolved`).
+    """
     decisive = {text.id: text for verdict in verdicts for text in verdict.policies}
     texts = sorted(decisive.values(), key=lambda text: text.id)
     obligations = {
@@ -71,7 +77,7 @@ def combine(verdicts: tuple[Verdict, ...], bundle_digest: str) -> Decision:
     }
     return Decision(
         permitted=tuple(verdict.placement for verdict in verdicts if verdict.permitted),
-        obligations=tuple(sorted(obligations)),
+        obligations=resolved(obligations, necessary_outputs),
         policies=tuple(text.id for text in texts) or (DEFAULT_DENY,),
         citations=tuple(dict.fromkeys(text.citation for text in texts)),
         bundle_digest=bundle_digest,

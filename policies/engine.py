@@ -25,21 +25,38 @@ _Answer = tuple[bool, tuple[PolicyText, ...]]
 class ApiAction(StrEnum):
     """What can be asked of Bedside's components besides placing a request; default deny."""
 
+    AUDIT_ERASE = "audit.erase"
+    AUDIT_HOLD = "audit.hold"
+    AUDIT_PRUNE = "audit.prune"
     AUDIT_READ = "audit.read"
     AUDIT_REPORT = "audit.report"
+    AUDIT_REVIEW = "audit.review"
     CHANNEL_OPEN = "channel.open"
+    CONSENTS_GRANT = "consents.grant"
+    CONSENTS_OWN = "consents.own"
+    CONSENTS_READ = "consents.read"
+    CONSENTS_WITHDRAW = "consents.withdraw"
     DEVICES_ENROL = "devices.enrol"
     DEVICES_READ = "devices.read"
     DEVICES_REVOKE = "devices.revoke"
     JOBS_READ = "jobs.read"
     JOBS_RUN = "jobs.run"
+    METRICS_READ = "metrics.read"
     MODELS_LOAD = "models.load"
     MODELS_READ = "models.read"
     PLACEMENTS_ASK = "placements.ask"
+    POLICY_APPROVE = "policy.approve"
+    POLICY_DRAFT = "policy.draft"
+    POLICY_PUBLISH = "policy.publish"
     POLICY_READ = "policy.read"
+    POLICY_REPLAY = "policy.replay"
+    POLICY_SHADOW = "policy.shadow"
     RECEIPTS_SEND = "receipts.send"
     RELEASES_PUBLISH = "releases.publish"
     RELEASES_READ = "releases.read"
+    REPOSITORY_READ = "repository.read"
+    STATISTICS_READ = "statistics.read"
+    WORK_REVIEW = "work.review"
 
 
 class _Loaded:
@@ -98,6 +115,10 @@ class Engine:
             )
         self._loaded = _Loaded(bundle, self._cached_decisions)
 
+    def adopt(self, other: "Engine") -> None:
+        """Decide by what `other` decides by from the next request on, without parsing it again."""
+        self._loaded = other._loaded  # noqa: SLF001 of this very class
+
     def decide(self, facts: Facts, candidates: tuple[Candidate, ...]) -> Decision:
         """Return which of `candidates` may run a request with these facts."""
         loaded = self._loaded
@@ -130,7 +151,8 @@ def _decide(loaded: _Loaded, facts: Facts, candidates: tuple[Candidate, ...]) ->
         for candidate, shape in zip(candidates, shapes, strict=True)
         for permitted, texts in (answers[shape],)
     )
-    return combine(verdicts, loaded.digest)
+    access = loaded.bundle.models.get(facts.model)
+    return combine(verdicts, loaded.digest, access.necessary_outputs if access else ())
 
 
 def _ask_about(loaded: _Loaded, facts: Facts, shapes: tuple[Shape, ...]) -> dict[Shape, _Answer]:

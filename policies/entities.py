@@ -31,12 +31,13 @@ class Shape(Struct, frozen=True):
     jurisdiction: str
     on_premises: bool
     agreement: bool
+    adequacy: bool
     holds_subject: bool
 
     @property
     def uid(self) -> dict[str, str]:
         """What Cedar calls a place of this shape."""
-        flags = f"{self.on_premises:d}{self.agreement:d}{self.holds_subject:d}"
+        flags = f"{self.on_premises:d}{self.agreement:d}{self.adequacy:d}{self.holds_subject:d}"
         kind = "Node" if self.kind is PlacementKind.NODE else "Device"
         return {"type": kind, "id": f"{self.jurisdiction} {flags}"}
 
@@ -48,6 +49,7 @@ def shape_of(candidate: Candidate) -> Shape:
         candidate.jurisdiction,
         candidate.on_premises,
         candidate.agreement,
+        candidate.adequacy,
         candidate.holds_subject,
     )
 
@@ -73,9 +75,9 @@ class World:
             for member in group.members:
                 self._groups.setdefault(member, set()).add(name)
         listed = {place for row in bundle.residency.values() for place in row}
-        homes = self._homes({*self._groups, *bundle.residency, *listed})
+        homes = self.homes({*self._groups, *bundle.residency, *listed})
         self._known = {home["uid"]["id"] for home in homes}
-        entities = _encode([*homes, *(_model(*item) for item in bundle.models.items())])
+        entities = _encode([*homes, *(model_entity(*item) for item in bundle.models.items())])
         try:
             self._base = cedarpy.Entities.from_json_str(entities, schema)
         except ValueError as error:
@@ -94,13 +96,13 @@ class World:
 
     def _add(self, facts: Facts, shapes: tuple[Shape, ...]) -> cedarpy.Entities:
         names = {facts.jurisdiction, *(shape.jurisdiction for shape in shapes)} - self._known
-        added = [_caller(facts.roles), *map(_place, shapes)]
-        added += [home for home in self._homes(names) if home["uid"]["id"] not in self._known]
+        added = [caller_entity(facts.roles), *map(place_entity, shapes)]
+        added += [home for home in self.homes(names) if home["uid"]["id"] not in self._known]
         if facts.model not in self._models:
-            added.append(_model(facts.model, None))
+            added.append(model_entity(facts.model, None))
         return self._base.with_added_json_str(_encode(added))
 
-    def _homes(self, names: Iterable[str]) -> list[dict[str, Any]]:
+    def homes(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return the named jurisdictions and all that they belong to."""
         found: dict[str, dict[str, Any]] = {}
         waiting = sorted(names)
@@ -131,12 +133,17 @@ class World:
 def api_entities(roles: frozenset[Role]) -> cedarpy.Entities:
     """Return the entities that a decision on an action of the API can look at."""
     api = {"uid": API, "attrs": {}, "parents": []}
-    return cedarpy.Entities.from_json_str(_encode([_caller(roles), api]))
+    return cedarpy.Entities.from_json_str(_encode([caller_entity(roles), api]))
 
 
 def context_of(facts: Facts) -> str:
     """Return the facts as the context of `Action::"place"`."""
-    context: dict[str, Any] = {
+    return _encode(context_attributes(facts))
+
+
+def context_attributes(facts: Facts) -> dict[str, Any]:
+    """Return the attributes of the context, as Cedar's JSON has them."""
+    return {
         "model": _reference("Model", facts.model),
         "jurisdiction": _reference("Jurisdiction", facts.jurisdiction),
         "data_class": facts.data_class,
@@ -146,14 +153,13 @@ def context_of(facts: Facts) -> str:
         "on_device": facts.on_device,
         "carries_payload": facts.carries_payload,
     }
-    return _encode(context)
 
 
 def _encode(value: object) -> str:
     return _encoder.encode(value).decode()
 
 
-def _model(name: str, access: ModelAccess | None) -> dict[str, Any]:
+def model_entity(name: str, access: ModelAccess | None) -> dict[str, Any]:
     """Return the model; one that nobody registered is open to no role and for no purpose."""
     attributes = {
         "roles": [_reference("Role", role) for role in access.roles] if access else [],
@@ -166,15 +172,21 @@ def _reference(kind: str, identifier: str) -> dict[str, Any]:
     return {"__entity": {"type": kind, "id": identifier}}
 
 
-def _caller(roles: frozenset[Role]) -> dict[str, Any]:
+def caller_entity(roles: frozenset[Role], name: str = CALLER["id"]) -> dict[str, Any]:
+    """Return a caller, who is known by these roles only."""
     parents = [{"type": "Role", "id": role.value} for role in sorted(roles)]
-    return {"uid": CALLER, "attrs": {}, "parents": parents}
+    return {"uid": {"type": "Caller", "id": name}, "attrs": {}, "parents": parents}
 
 
-def _place(shape: Shape) -> dict[str, Any]:
+def place_entity(shape: Shape) -> dict[str, Any]:
+    """Return the place of this shape."""
     attributes: dict[str, Any] = {"jurisdiction": _reference("Jurisdiction", shape.jurisdiction)}
     if shape.kind is PlacementKind.NODE:
-        attributes |= {"on_premises": shape.on_premises, "agreement": shape.agreement}
+        attributes |= {
+            "on_premises": shape.on_premises,
+            "agreement": shape.agreement,
+            "adequacy": shape.adequacy,
+        }
     else:
         attributes["holds_subject"] = shape.holds_subject
     return {"uid": shape.uid, "attrs": attributes, "parents": []}

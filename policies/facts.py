@@ -77,7 +77,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
     `placement` is `node:<id>` or `device:<id>`. `holds_subject` is true for the device that holds
     the subject's data. `agreement` says that the operator signed a business associate agreement
-    (45 CFR 164.504(e)).
+    (45 CFR 164.504(e)); `adequacy` that it is among those whom the European Commission's decision on
+    its country covers (GDPR Art. 45), where that decision does not cover everybody.
     """
 
     placement: str
@@ -85,4 +86,5 @@ class Candidate(Struct, frozen=True, kw_only=True):
     jurisdiction: str
     on_premises: bool = True
     agreement: bool = False
+    adequacy: bool = False
     holds_subject: bool = False

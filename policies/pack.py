@@ -2,9 +2,11 @@
 
 - `pack.toml`: name, title, and the packs that it `requires`
 - `*.cedar`: policies, each with @id, @title and @cite
+- `invariants.cedar`: what no combination of facts may break (`policies.invariants`)
 - `*.cedarschema`: parts of the schema (`base` brings all of it)
-- `data.toml`: groups of jurisdictions, each with its source and the day on which it was checked
-- `tests.toml`: cases that `policies.testing` runs
+- `data.toml`: groups of jurisdictions, and numbers of federated jobs (`policies.numbers`), each with
+  its source and the day on which it was checked
+- `tests.yaml`: cases that `policies.testing` runs
 - `README.md`: what it covers, and what it leaves open
 """
 
@@ -19,12 +21,18 @@ import msgspec
 from msgspec import Meta, Struct
 
 from policies.errors import BundleInvalid
-from policies.source import SourceFile
+from policies.numbers import Numbers
+from policies.source import SourceFile, place_of_word
 
 PACKS: Final = Path(__file__).parent / "packs"
+INVARIANTS: Final = "invariants.cedar"
+MANIFEST: Final = "pack.toml"
+DATA: Final = "data.toml"
 
 T = TypeVar("T")
 
+_AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_NAMED: Final = re.compile(r"`(?:\$[^`]*\.)?(\w[\w-]*)(?:\[[^`]*\])?`")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -51,6 +59,7 @@ class PackData(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `data.toml` says."""
 
     groups: dict[str, Group] = {}
+    numbers: Numbers | None = None
 
 
 class Pack(Struct, frozen=True, kw_only=True):
@@ -59,7 +68,9 @@ class Pack(Struct, frozen=True, kw_only=True):
     manifest: PackManifest
     schema: tuple[SourceFile, ...]
     policies: tuple[SourceFile, ...]
+    invariants: tuple[SourceFile, ...]
     groups: Mapping[str, Group]
+    numbers: Numbers | None
 
 
 def load_pack(name: str, root: Path = PACKS) -> Pack:
@@ -69,19 +80,23 @@ def load_pack(name: str, root: Path = PACKS) -> Pack:
         BundleInvalid: if there is none, or its TOML files do not say what they should.
     """
     folder = root / name
-    if not _NAME.fullmatch(name) or not (folder / "pack.toml").is_file():
+    if not _NAME.fullmatch(name) or not (folder / MANIFEST).is_file():
         raise BundleInvalid(f"there is no policy pack named {name!r}")
-    manifest = _read_toml(folder / "pack.toml", f"{name}/pack.toml", PackManifest)
+    manifest = _read_toml(folder / MANIFEST, f"{name}/pack.toml", PackManifest)
     if manifest.name != name:
         raise BundleInvalid(f"{name}/pack.toml:1: a pack is named as its folder, {name!r}")
     data = PackData()
-    if (folder / "data.toml").is_file():
-        data = _read_toml(folder / "data.toml", f"{name}/data.toml", PackData)
+    if (folder / DATA).is_file():
+        data = _read_toml(folder / DATA, f"{name}/{DATA}", PackData)
+    cedar = _read_all(folder, "*.cedar")
+    invariants = f"{name}/{INVARIANTS}"
     return Pack(
         manifest=manifest,
         schema=_read_all(folder, "*.cedarschema"),
-        policies=_read_all(folder, "*.cedar"),
+        policies=tuple(file for file in cedar if file.path != invariants),
+        invariants=tuple(file for file in cedar if file.path == invariants),
         groups=data.groups,
+        numbers=data.numbers,
     )
 
 
@@ -129,9 +144,15 @@ def _read_all(folder: Path, pattern: str) -> tuple[SourceFile, ...]:
 
 
 def _read_toml(file: Path, place: str, kind: type[T]) -> T:
+    text = file.read_text(encoding="utf-8")
     try:
-        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), kind)
+        return msgspec.convert(tomllib.loads(text), kind)
     except tomllib.TOMLDecodeError as error:
-        raise BundleInvalid(f"{place}: not valid TOML: {error}") from error
+        where = _AT.search(str(error))
+        at = f"{place}:{where.group(1)}:{where.group(2)}" if where else place
+        raise BundleInvalid(f"{at}: not valid TOML: {_AT.sub('', str(error))}") from error
     except msgspec.ValidationError as error:
-        raise BundleInvalid(f"{place}: {error}") from error
+        # The innermost thing that the message names and the text holds is where the mistake is.
+        named = [name for name in _NAMED.findall(str(error)) if name in text]
+        line, column = place_of_word(text, named[-1]) if named else (1, 1)
+        raise BundleInvalid(f"{place}:{line}:{column}: {error}") from error

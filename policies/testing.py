@@ -1,33 +1,33 @@
 """Runs the test cases of packs: what must be decided of made-up requests, and by which policies.
 
-A pack's `tests.toml` holds
+A pack's `tests.yaml` holds
 
-    packs = ["base", ...]             the packs that decide, usually all that a site uses
-    [residency]                       the site's table, if the cases need one
-    [models.<name>]                   roles, purposes: models, as a site registers them
-    [places."node:<name>"]            jurisdiction, on_premises, agreement, holds_subject: candidates
-    [[case]]                          name, facts, candidates (names of places), and what is expected:
+    packs: [base, ...]                the packs that decide, usually all that a site uses
+    residency: {...}                  the site's table, if the cases need one
+    models: {<name>: {...}}           roles, purposes: models, as a site registers them
+    places: {node:<name>: {...}}      jurisdiction, on_premises, agreement, adequacy,
+                                      holds_subject: candidates
+    cases: [{...}]                    name, facts, candidates (names of places), and what is expected:
                                       permitted (places), policies, obligations, citations
-    [[api]]                           name, roles, permitted (actions); every other action is refused
+    api: [{...}]                      name, roles, permitted (actions); every other action is refused
 
 What is expected must be exactly what is decided, except for citations, each of which must be among
 those of the decision.
 """
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from policies.bundle import ModelAccess, build_bundle
+from policies.bundle import Bundle, ModelAccess, build_bundle
 from policies.decision import Decision
 from policies.engine import ApiAction, Engine
 from policies.errors import BundleInvalid, CasesInvalid
 from policies.facts import Candidate, DataClass, Facts, PlacementKind, Purpose, Role
 from policies.pack import PACKS
 from policies.validation import PolicyText
+from policies.yaml_text import read_yaml
 
 
 class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +36,7 @@ class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jurisdiction: str
     on_premises: bool = True
     agreement: bool = False
+    adequacy: bool = False
     holds_subject: bool = False
 
 
@@ -74,13 +75,13 @@ class ApiCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Cases(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `tests.toml` says."""
+    """What `tests.yaml` says."""
 
     packs: tuple[str, ...]
     models: dict[str, ModelAccess] = {}
     residency: dict[str, tuple[str, ...]] = {}
     places: dict[str, Place] = {}
-    case: tuple[Case, ...] = ()
+    cases: tuple[Case, ...] = ()
     api: tuple[ApiCase, ...] = ()
 
 
@@ -109,11 +110,28 @@ class PackRun(Struct, frozen=True, kw_only=True):
         return all(result.passed for result in self.results)
 
 
-def run_cases(packs: Sequence[str], *, root: Path = PACKS) -> PackRun:
-    """Run the cases of each of the packs under `root`; a pack without `tests.toml` has none.
+class Suite(Struct, frozen=True, kw_only=True):
+    """The cases of one pack, and the bundle that decides them."""
+
+    pack: str
+    cases: Cases
+    bundle: Bundle
+
+
+def load_suites(packs: Sequence[str], *, root: Path = PACKS) -> tuple[Suite, ...]:
+    """Read the cases of each of the packs under `root`; a pack without `tests.yaml` has none.
 
     Raises:
-        CasesInvalid: if a `tests.toml` does not say what it should.
+        CasesInvalid: if a `tests.yaml` does not say what it should.
+    """
+    return tuple(_suite(pack, root) for pack in packs if (root / pack / "tests.yaml").is_file())
+
+
+def run_cases(packs: Sequence[str], *, root: Path = PACKS) -> PackRun:
+    """Run the cases of each of the packs under `root`.
+
+    Raises:
+        CasesInvalid: if a `tests.yaml` does not say what it should.
         BundleInvalid: if the packs do not validate.
     """
     results: list[CaseResult] = []
@@ -122,25 +140,39 @@ def run_cases(packs: Sequence[str], *, root: Path = PACKS) -> PackRun:
         for text in Engine(build_bundle(packs, name="tests", version=1, models={}, root=root)).texts
     }
     tested: set[str] = set()
-    for pack in packs:
-        file = root / pack / "tests.toml"
-        if file.is_file():
-            for result, decisive in _run(pack, _read(file, pack), root):
-                results.append(result)
-                tested |= decisive
+    for suite in load_suites(packs, root=root):
+        for result, decisive in run_suite(suite, Engine(suite.bundle)):
+            results.append(result)
+            tested |= decisive
     untested = tuple(text for name, text in texts.items() if name not in tested)
     return PackRun(results=tuple(results), untested=untested)
 
 
-def _read(file: Path, pack: str) -> Cases:
-    try:
-        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Cases)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise CasesInvalid(f"{pack}/tests.toml: {error}") from error
+def run_suite(suite: Suite, engine: Engine) -> Iterator[tuple[CaseResult, set[str]]]:
+    """Yield how each case comes out by `engine`, and the ids of the policies that determined it.
+
+    Raises:
+        CasesInvalid: if a case names no place.
+    """
+    pack, cases = suite.pack, suite.cases
+    places = {name: _candidate(pack, name, place) for name, place in cases.places.items()}
+    for case in cases.cases:
+        missing = [name for name in (*case.candidates, *case.permitted) if name not in places]
+        if missing:
+            raise CasesInvalid(
+                f"{pack}/tests.yaml: the case {case.name!r} names no place {missing[0]!r}"
+            )
+        candidates = tuple(places[name] for name in case.candidates)
+        decision = engine.decide(_facts(case.facts), candidates)
+        problems = tuple(_differences(case, decision))
+        yield CaseResult(pack=pack, name=case.name, problems=problems), set(decision.policies)
+    for api in cases.api:
+        yield _run_api(pack, api, engine)
 
 
-def _run(pack: str, cases: Cases, root: Path) -> Iterator[tuple[CaseResult, set[str]]]:
-    """Yield each result, and the ids of the policies that determined a decision."""
+def _suite(pack: str, root: Path) -> Suite:
+    file = root / pack / "tests.yaml"
+    cases = read_yaml(file.read_text(encoding="utf-8"), f"{pack}/tests.yaml", Cases)
     try:
         bundle = build_bundle(
             cases.packs,
@@ -151,21 +183,8 @@ def _run(pack: str, cases: Cases, root: Path) -> Iterator[tuple[CaseResult, set[
             root=root,
         )
     except BundleInvalid as error:
-        raise CasesInvalid(f"{pack}/tests.toml: {error}") from error
-    engine = Engine(bundle)
-    places = {name: _candidate(pack, name, place) for name, place in cases.places.items()}
-    for case in cases.case:
-        missing = [name for name in (*case.candidates, *case.permitted) if name not in places]
-        if missing:
-            raise CasesInvalid(
-                f"{pack}/tests.toml: the case {case.name!r} names no place {missing[0]!r}"
-            )
-        candidates = tuple(places[name] for name in case.candidates)
-        decision = engine.decide(_facts(case.facts), candidates)
-        problems = tuple(_differences(case, decision))
-        yield CaseResult(pack=pack, name=case.name, problems=problems), set(decision.policies)
-    for api in cases.api:
-        yield _run_api(pack, api, engine)
+        raise CasesInvalid(f"{pack}/tests.yaml: {error}") from error
+    return Suite(pack=pack, cases=cases, bundle=bundle)
 
 
 def _run_api(pack: str, case: ApiCase, engine: Engine) -> tuple[CaseResult, set[str]]:
@@ -196,13 +215,14 @@ def _candidate(pack: str, name: str, place: Place) -> Candidate:
     kinds: Mapping[str, PlacementKind] = {kind.value: kind for kind in PlacementKind}
     kind = kinds.get(name.partition(":")[0])
     if kind is None:
-        raise CasesInvalid(f"{pack}/tests.toml: the place {name!r} is neither node:... nor device:...")
+        raise CasesInvalid(f"{pack}/tests.yaml: the place {name!r} is neither node:... nor device:...")
     return Candidate(
         placement=name,
         kind=kind,
         jurisdiction=place.jurisdiction,
         on_premises=place.on_premises,
         agreement=place.agreement,
+        adequacy=place.adequacy,
         holds_subject=place.holds_subject,
     )
 

@@ -43,6 +43,7 @@ class AssertedFacts(Struct, frozen=True, kw_only=True):
     data_class: DataClass | None = None
     jurisdiction: Annotated[str, Meta(pattern=f"^{JURISDICTION.pattern}$")] | None = None
     purpose: Purpose | None = None
+    consent: bool | None = None
 
 
 NOTHING_ASSERTED: Final = AssertedFacts()
@@ -144,6 +145,13 @@ class TokenVerifier:
         if verified is None:
             self._verified.put(token, (expires, principal))
         return principal
+
+    def remembered(self, token: bytes) -> Principal | None:
+        """Return what a token that was verified before asserts, while it is valid; never verify one."""
+        verified = self._verified.get(token)
+        if verified is None or self._clock() > verified[0] + self._leeway_s:
+            return None
+        return verified[1]
 
     def _verify(self, token: bytes, now: float) -> tuple[int, Principal]:
         key = self._keys.get(key_name(token))

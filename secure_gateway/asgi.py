@@ -1,9 +1,11 @@
 """The little that plain ASGI needs: reading a bounded body, sending one response."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
 from audit.records import Problem
+from inference_node import InputInvalid, stated_length
 from secure_gateway.errors import Refusal
 
 Scope = MutableMapping[str, Any]
@@ -25,11 +27,9 @@ async def read_body(receive: Receive, declared: bytes | None, limit_bytes: int) 
         Refusal: body-too-large past `limit_bytes`, body-malformed if Content-Length is no number.
         ClientGone: if the caller hung up.
     """
-    if declared is not None:
-        if not declared.isdigit():
-            raise Refusal(Problem.BODY_MALFORMED, "Content-Length must be a number.")
-        if int(declared) > limit_bytes:
-            raise _too_large(limit_bytes)
+    length = length_of(declared, "Content-Length")
+    if length is not None and length > limit_bytes:
+        raise _too_large(limit_bytes)
     event = await receive()
     if event["type"] == "http.disconnect":
         raise ClientGone
@@ -53,6 +53,18 @@ async def read_body(receive: Receive, declared: bytes | None, limit_bytes: int) 
     return b"".join(chunks)
 
 
+def length_of(value: bytes | None, name: str) -> int | None:
+    """Return the length that the header `name` states, or None where it was not sent.
+
+    Raises:
+        Refusal: body-malformed, if it is no number.
+    """
+    try:
+        return stated_length(value, name)
+    except InputInvalid as error:
+        raise Refusal(Problem.BODY_MALFORMED, f"{error}.") from error
+
+
 async def send_response(
     send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> None:
@@ -65,6 +77,31 @@ async def send_response(
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+async def while_connected(
+    receive: Receive, work: Coroutine[Any, Any, None], arrived: asyncio.Event
+) -> None:
+    """Await `work`, and cancel it when the caller hangs up, once the body has `arrived`."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive, arrived))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        gone = not working.done()
+        if gone:
+            working.cancel()
+        await asyncio.wait({working, leaving})
+    if not gone or not working.cancelled():
+        working.result()
+
+
+async def _disconnected(receive: Receive, arrived: asyncio.Event) -> None:
+    # What comes before belongs to whoever reads the body.
+    await arrived.wait()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _too_large(limit_bytes: int) -> Refusal:

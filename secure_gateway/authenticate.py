@@ -14,6 +14,16 @@ class Authenticator:
         self._tokens = tokens
         self._devices = devices
 
+    def remembered(self, authorization: bytes) -> Principal | None:
+        """Return who is calling, where that costs no more than a look-up; None says nothing.
+
+        What a device signs is used up by looking at it, so it is never known here.
+        """
+        token = authorization[7:]
+        if authorization[:7].lower() != _BEARER or self._devices.is_assertion(token):
+            return None
+        return self._tokens.remembered(token)
+
     def authenticate(self, authorization: bytes | None) -> Principal:
         """Return who is calling.
 

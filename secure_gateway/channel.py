@@ -9,8 +9,7 @@ import itertools
 from collections.abc import Iterable
 from uuid import UUID
 
-import msgspec
-
+from inference_node import MALFORMED
 from secure_gateway import frames
 from secure_gateway.asgi import Receive, Send
 from secure_gateway.errors import GatewayError
@@ -151,6 +150,11 @@ class DeviceHub:
             raise DeviceOffline("the device is not connected")
         return connection
 
+    @property
+    def count(self) -> int:
+        """How many devices are connected."""
+        return len(self._connections)
+
     def connected(self) -> list[str]:
         """Return the placements of the connected devices, sorted."""
         return sorted(self._connections)
@@ -165,7 +169,7 @@ class DeviceHub:
                     return
                 try:
                     frame = frames.decode_from_device(event.get("text") or event.get("bytes") or b"")
-                except msgspec.MsgspecError:
+                except MALFORMED:
                     await connection.close(PROTOCOL_ERROR)
                     return
                 if isinstance(frame, frames.Ready):

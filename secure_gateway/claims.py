@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from audit.records import Problem
+from inference_node.wire import TIMEOUT_MAX_MS
 from secure_gateway.errors import Refusal
 from secure_gateway.exchange import Claims
 
@@ -14,27 +15,53 @@ PURPOSE: Final = b"bedside-purpose"
 CONSENT: Final = b"bedside-consent"
 EMERGENCY: Final = b"bedside-emergency"
 
+TIMEOUT: Final = b"bedside-timeout"
+
 NAMES: Final = (SUBJECT, DATA_CLASS, JURISDICTION, PURPOSE, CONSENT, EMERGENCY)
 
 NO_CLAIMS: Final = Claims()
 
+_NAMED: Final = frozenset(NAMES)
+
+_DIGITS: Final = len(str(TIMEOUT_MAX_MS))
 _SINGLE: Final = frozenset(
-    {*NAMES, b"authorization", b"content-length", b"inference-header-content-length"}
+    {
+        *NAMES,
+        TIMEOUT,
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"inference-header-content-length",
+    }
 )
 
 
 def claims_of(headers: Mapping[bytes, bytes]) -> Claims:
     """Return the claims in `headers` (names in lower case), unchecked."""
-    if not any(name in headers for name in NAMES):
+    if _NAMED.isdisjoint(headers):
         return NO_CLAIMS
     return Claims(
-        subject=_text(headers.get(SUBJECT)),
-        data_class=_text(headers.get(DATA_CLASS)),
-        jurisdiction=_text(headers.get(JURISDICTION)),
-        purpose=_text(headers.get(PURPOSE)),
-        consent=_text(headers.get(CONSENT)),
-        emergency=_text(headers.get(EMERGENCY)),
+        subject=text_of(headers.get(SUBJECT)),
+        data_class=text_of(headers.get(DATA_CLASS)),
+        jurisdiction=text_of(headers.get(JURISDICTION)),
+        purpose=text_of(headers.get(PURPOSE)),
+        consent=text_of(headers.get(CONSENT)),
+        emergency=text_of(headers.get(EMERGENCY)),
     )
+
+
+def deadline_of(timeout: bytes, now: float) -> float:
+    """Return when a caller gives up, as `now` is given: `timeout` is the header, in milliseconds.
+
+    Raises:
+        Refusal: facts-invalid.
+    """
+    if not (timeout.isdigit() and len(timeout) <= _DIGITS and 0 < int(timeout) <= TIMEOUT_MAX_MS):
+        raise Refusal(
+            Problem.FACTS_INVALID,
+            f"Bedside-Timeout must be a number of milliseconds, 1 to {TIMEOUT_MAX_MS}.",
+        )
+    return now + int(timeout) / 1000
 
 
 def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -50,6 +77,7 @@ def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
         seen.add(name)
 
 
-def _text(value: bytes | None) -> str | None:
+def text_of(value: bytes | None) -> str | None:
+    """Return the text of a header's value, None if it was not sent."""
     # Header values are ISO-8859-1 on the wire (RFC 9110 section 5.5); every byte decodes.
     return None if value is None else value.decode("latin-1")

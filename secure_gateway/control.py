@@ -7,7 +7,7 @@ writes down what a device did with a placement.
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
@@ -17,16 +17,25 @@ from starlette.exceptions import HTTPException
 
 from audit import LogUnavailable
 from audit.records import Action, Flag, Outcome, Problem, RequestRecord
-from policies import explain
-from secure_gateway import respond
+from policies import ApiAction, Decision, explain
+from secure_gateway import openapi, respond
+from secure_gateway.consent import openapi as consent_openapi
+from secure_gateway.control_limit import ControlLimit
 from secure_gateway.errors import Refusal
 from secure_gateway.exchange import Answer, Call, Claims
 from secure_gateway.gateway import Gateway
 from secure_gateway.placements import Placed, PlacementTokens
 from secure_gateway.version import VERSION
+from secure_gateway.work import openapi as work_openapi
 
 SELF = "device:self"
 REMEMBERED_RECEIPTS = 65536
+
+_PROBLEMS = {
+    404: Problem.NOT_FOUND,
+    405: Problem.METHOD_NOT_ALLOWED,
+    413: Problem.BODY_TOO_LARGE,
+}
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -95,6 +104,7 @@ class RefusedCall(Exception):
 def build_control(gateway: Gateway) -> FastAPI:
     """Return the application that serves `/v1` of `gateway`."""
     app = FastAPI(title="Bedside gateway", version=VERSION, docs_url=None, redoc_url=None)
+    app.add_middleware(ControlLimit)
     tokens = PlacementTokens(gateway.parts.placement_key, gateway.parts.site)
     # Exactly-once within this process: a receipt delivered again answers with its first record.
     delivered: OrderedDict[UUID, str] = OrderedDict()
@@ -137,6 +147,7 @@ def build_control(gateway: Gateway) -> FastAPI:
         call = _bare_call(request, Action.RECEIPT)
         try:
             principal = gateway.authenticator.authenticate(call.authorization)
+            _may_send(gateway.parts.engine.authorize(principal.roles, ApiAction.RECEIPTS_SEND))
             placed = tokens.read(receipt.token)
             if placed.principal != principal.id or placed.id != receipt.id:
                 raise Refusal(Problem.FACTS_INVALID, "The receipt is for another placement.")
@@ -171,9 +182,8 @@ def build_control(gateway: Gateway) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
-        wrong_method = error.status_code == 405
-        problem = Problem.METHOD_NOT_ALLOWED if wrong_method else Problem.NOT_FOUND
-        refusal = Refusal(problem, "See /openapi.json for the routes.")
+        problem = _PROBLEMS.get(error.status_code, Problem.BODY_MALFORMED)
+        refusal = Refusal(problem, "See /openapi.json for the routes and what they take.")
         answer = await gateway.pipeline.refuse(_bare_call(request, Action.PLACE), refusal)
         return _response(respond.http(answer))
 
@@ -181,7 +191,17 @@ def build_control(gateway: Gateway) -> FastAPI:
     async def unrecorded(_: Request, __: LogUnavailable) -> Response:
         return _response(respond.log_unavailable())
 
+    # Filled once here; the framework gives out what it finds filled.
+    document = app.openapi()
+    openapi.complete(document)
+    document["paths"].update(_plain_paths(gateway))
     return app
+
+
+def _plain_paths(gateway: Gateway) -> dict[str, Any]:
+    """Return what the routes of this gateway's own parts say of themselves."""
+    paths = {} if gateway.work_api is None else work_openapi.paths()
+    return paths if gateway.consent_api is None else paths | consent_openapi.paths()
 
 
 def _call_of(question: PlacementQuestion, request: Request) -> Call:
@@ -210,6 +230,16 @@ def _bare_call(request: Request, action: Action) -> Call:
         claims=Claims(),
         started_ns=time.monotonic_ns(),
     )
+
+
+def _may_send(decision: Decision) -> None:
+    if not decision.allowed:
+        raise Refusal(
+            Problem.POLICY_REFUSED,
+            "None of the caller's roles may send receipts.",
+            policies=decision.policies,
+            citations=decision.citations,
+        )
 
 
 def _authorization(request: Request) -> bytes | None:

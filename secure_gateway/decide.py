@@ -7,17 +7,25 @@ from policies import ApiAction, Candidate, Engine, PlacementKind, explain
 from secure_gateway.directory import DeviceDirectory
 from secure_gateway.errors import Refusal
 from secure_gateway.exchange import Exchange
+from secure_gateway.shadow import Shadow
 
 
 class Decider:
     """Gathers the candidate placements of a request and has the engine decide.
 
     The candidates are the site's nodes and, where a registered device holds the subject's data,
-    that device.
+    that device. A candidate bundle in the `shadow` decides too, without effect.
     """
 
-    def __init__(self, engine: Engine, nodes: Sequence[Candidate], directory: DeviceDirectory) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        nodes: Sequence[Candidate],
+        directory: DeviceDirectory,
+        shadow: Shadow,
+    ) -> None:
         self._engine = engine
+        self._shadow = shadow
         self._nodes = tuple(nodes)
         self._directory = directory
 
@@ -34,8 +42,10 @@ class Decider:
         candidates = self._nodes
         if exchange.holder is not None:
             candidates = (*candidates, self._device(exchange.holder))
+        exchange.candidates = candidates
         decision = self._engine.decide(facts, candidates)
         exchange.decision = decision
+        exchange.shadow = self._shadow.decide(facts, candidates)
         if not decision.permitted:
             raise Refusal(
                 Problem.POLICY_REFUSED,

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from audit.pseudonyms import Pseudonymizer
 from audit.records import Problem
 from inference_node import InputInvalid
-from policies import DataClass, Facts, Purpose, Role
+from policies import DataClass, Facts, Principal, Purpose, Role
+from secure_gateway.consent.believe import Consents
 from secure_gateway.directory import DeviceDirectory
 from secure_gateway.errors import Refusal
-from secure_gateway.exchange import Decode, Exchange, ModelInfo
+from secure_gateway.exchange import Decode, Exchange
 from secure_gateway.models import ModelIndex
 
 SUBJECT_MAX_CHARACTERS = 256
@@ -34,51 +37,37 @@ class Describer:
         models: ModelIndex,
         directory: DeviceDirectory,
         pseudonymizer: Pseudonymizer,
+        consents: Consents,
     ) -> None:
         self._jurisdiction = jurisdiction
         self._models = models
         self._directory = directory
         self._pseudonymizer = pseudonymizer
+        self._consents = consents
 
-    def describe(self, exchange: Exchange, decode: Decode | None) -> None:
+    async def describe(self, exchange: Exchange, decode: Decode | None) -> None:
         """Set `model`, `request`, `subject`, `pseudonym`, `holder` and `facts` of `exchange`.
 
         Raises:
             Refusal: model-unknown, body-malformed or facts-invalid.
         """
         call = exchange.call
-        exchange.model = self.resolve(call.model, call.version)
+        exchange.model = self._models.resolve(call.model, call.version)
         if decode is not None:
             try:
                 exchange.request = decode()
             except InputInvalid as error:
                 raise Refusal(Problem.BODY_MALFORMED, str(error)) from error
         self._identify_subject(exchange)
-        exchange.facts = self._facts(exchange, exchange.model.name)
-
-    def resolve(self, name: str | None, version: str | None) -> ModelInfo:
-        """Return the model that is meant.
-
-        Raises:
-            Refusal: model-unknown.
-        """
-        model = self._models.find(name, version) if name is not None else None
-        if model is None:
-            raise Refusal(Problem.MODEL_UNKNOWN, "This site serves no model of that name and version.")
-        return model
+        facts = self._facts(exchange, exchange.model.name)
+        if await self._has_consent(exchange, facts):
+            facts = structs.replace(facts, consent=True)
+        exchange.facts = facts
 
     def _identify_subject(self, exchange: Exchange) -> None:
-        principal = exchange.principal
-        subject = exchange.call.claims.subject
-        if principal is not None and principal.asserted.subject is not None:
-            subject = principal.asserted.subject
+        subject = subject_of(exchange.principal, exchange.call.claims.subject)
         if subject is None:
             return
-        if not 0 < len(subject) <= SUBJECT_MAX_CHARACTERS:
-            raise Refusal(
-                Problem.FACTS_INVALID,
-                f"Bedside-Subject must be 1 to {SUBJECT_MAX_CHARACTERS} characters long.",
-            )
         exchange.subject = subject
         exchange.pseudonym = self._pseudonymizer.pseudonym(subject)
         exchange.holder = self._directory.holder_of(exchange.pseudonym)
@@ -99,10 +88,18 @@ class Describer:
             jurisdiction=asserted.jurisdiction or self._jurisdiction_of(claims.jurisdiction),
             data_class=asserted.data_class or _data_class_of(claims.data_class),
             purpose=asserted.purpose or _purpose_of(claims.purpose),
-            consent=_flag(claims.consent, "Bedside-Consent"),
             emergency=_flag(claims.emergency, "Bedside-Emergency"),
             on_device=exchange.holder is not None,
             carries_payload=request is None or request.carries_tensors,
+        )
+
+    async def _has_consent(self, exchange: Exchange, facts: Facts) -> bool:
+        principal = exchange.principal
+        return await self._consents.holds(
+            facts,
+            exchange.pseudonym,
+            claimed=_flag(exchange.call.claims.consent, "Bedside-Consent"),
+            asserted=None if principal is None else principal.asserted.consent,
         )
 
     def _jurisdiction_of(self, claim: str | None) -> str:
@@ -114,6 +111,22 @@ class Describer:
                 "Bedside-Jurisdiction must be an ISO 3166 code such as DE or US-CA.",
             )
         return claim
+
+
+def subject_of(principal: Principal | None, claimed: str | None) -> str | None:
+    """Return whom a request is about: the person whom its token names outranks whom it claims.
+
+    Raises:
+        Refusal: facts-invalid, if it is no name.
+    """
+    asserted = None if principal is None else principal.asserted.subject
+    subject = claimed if asserted is None else asserted
+    if subject is not None and not 0 < len(subject) <= SUBJECT_MAX_CHARACTERS:
+        raise Refusal(
+            Problem.FACTS_INVALID,
+            f"Bedside-Subject must be 1 to {SUBJECT_MAX_CHARACTERS} characters long.",
+        )
+    return subject
 
 
 def _data_class_of(claim: str | None) -> DataClass:

@@ -1,14 +1,14 @@
 """One request on its way through the pipeline: what came in, and what each stage found out."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
 
-from audit.records import Action
+from audit.records import Action, ConsentScope, WorkVerdict
 from inference_node import InferRequest, InferResponse
-from policies import Decision, Facts, Principal
+from policies import Candidate, Decision, Facts, Principal
 from secure_gateway.errors import Refusal
 
 
@@ -26,15 +26,20 @@ class Claims(Struct, frozen=True, kw_only=True):
     emergency: str | None = None
 
 
+Arrive = Callable[[], Awaitable[None]]
+"""Waits for the body; called only once the caller is known, so that strangers fill no memory."""
+
 Decode = Callable[[], InferRequest]
-"""Turns a body into tensors; called only once the caller is known."""
+"""Turns a body that is there into tensors."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
     """One request, free of the protocol that brought it.
 
     `authorization` is the header's value, `started_ns` a monotonic time. `on_device` says that the
-    calling device holds the data itself.
+    calling device holds the data itself. Past `deadline`, a `time.monotonic()` time, nobody waits for
+    the answer. `wants_text` says that it goes back as JSON, which carries no other bytes, and `kept`
+    that it waits sealed until it is fetched, so that it can be withheld.
     """
 
     action: Action
@@ -44,6 +49,9 @@ class Call(Struct, frozen=True, kw_only=True):
     model: str | None = None
     version: str | None = None
     on_device: bool = False
+    deadline: float | None = None
+    wants_text: bool = False
+    kept: bool = False
 
 
 class ModelInfo(Struct, frozen=True):
@@ -57,41 +65,45 @@ class ModelInfo(Struct, frozen=True):
 class Exchange:
     """What is known of one request so far; stages fill it from top to bottom.
 
+    `attempted` are placements that were sent the request and did not answer it.
+
+    `changed` are the nodes on which a model was loaded or unloaded. `abandoned` says that the caller
+    left before it was answered whole. `responses` is how many a stream gave, once it has ended.
+
+    `shadow` is what a candidate bundle would have decided; nothing but the record looks at it.
+
+    `scope` is what a grant or a withdrawal of consent is about. `withheld` says that the answer waits
+    for the review of a second person, and `verdict` is what such a person says of it.
+
     `subject` is the raw identifier: it lives here, in memory, for the length of the request.
     """
 
-    __slots__ = (
-        "call",
-        "decision",
-        "facts",
-        "holder",
-        "id",
-        "model",
-        "placement",
-        "principal",
-        "pseudonym",
-        "refusal",
-        "request",
-        "response",
-        "subject",
-        "time",
-    )
+    principal: Principal | None = None
+    subject: str | None = None
+    pseudonym: str | None = None
+    holder: str | None = None
+    request: InferRequest | None = None
+    model: ModelInfo | None = None
+    facts: Facts | None = None
+    candidates: tuple[Candidate, ...] = ()
+    decision: Decision | None = None
+    shadow: Decision | None = None
+    placement: str | None = None
+    attempted: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    response: InferResponse | None = None
+    from_cache: bool = False
+    responses: int | None = None
+    refusal: Refusal | None = None
+    abandoned: bool = False
+    scope: ConsentScope | None = None
+    withheld: bool = False
+    verdict: WorkVerdict | None = None
 
     def __init__(self, call: Call, request_id: UUID, time: datetime) -> None:
         self.call = call
         self.id = request_id
         self.time = time
-        self.principal: Principal | None = None
-        self.subject: str | None = None
-        self.pseudonym: str | None = None
-        self.holder: str | None = None
-        self.request: InferRequest | None = None
-        self.model: ModelInfo | None = None
-        self.facts: Facts | None = None
-        self.decision: Decision | None = None
-        self.placement: str | None = None
-        self.response: InferResponse | None = None
-        self.refusal: Refusal | None = None
 
 
 class Answer(Struct, frozen=True):

@@ -1,23 +1,27 @@
 """Stage 5, run: on the chosen node, or on the device that holds the data."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from audit.records import Problem
 from inference_node import (
     DeadlineExceeded,
-    ExecutionFailed,
     InferResponse,
     InputInvalid,
     ModelNotReady,
     ModelUnknown,
     NodeError,
+    NodeFailed,
+    NodeSilent,
     NodeUnreachable,
     QueueFull,
+    asks_of_classes,
+    asks_of_distributions,
     tensor_from_json,
 )
 from secure_gateway import frames
 from secure_gateway.channel import DeviceBusy, DeviceError, DeviceHub, DeviceOffline
-from secure_gateway.errors import Refusal
+from secure_gateway.errors import Lost, NotBegun, Refusal
 from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.models import ModelIndex
 from secure_gateway.nodes import SiteNode
@@ -64,45 +68,55 @@ class Executor:
             return await self._on_device(exchange, placement, model)
         return await self._on_node(exchange, node, model)
 
+    async def stream(self, exchange: Exchange) -> AsyncGenerator[InferResponse, None]:
+        """Yield the model's answers as they come; a device gives one. Closing it ends the work.
+
+        Raises:
+            Refusal: as `execute`, at the first answer or at a later one.
+        """
+        placement, model, request = exchange.placement, exchange.model, exchange.request
+        if placement is None or model is None or request is None:
+            message = "execution follows routing"
+            raise AssertionError(message)
+        node = self._nodes.get(placement)
+        if node is None:
+            yield await self._on_device(exchange, placement, model)
+            return
+        answers = 0
+        try:
+            async with aclosing(node.stream(model, request, exchange.call.deadline)) as responses:
+                async for response in responses:
+                    answers += 1
+                    yield response
+        except NodeError as error:
+            raise _refusal_of(error, node) from error
+        if not answers:
+            node.health.failed()
+            raise Refusal(Problem.EXECUTION_FAILED, "The node gave no answer.")
+        node.health.succeeded()
+
     async def _on_node(self, exchange: Exchange, node: SiteNode, model: ModelInfo) -> InferResponse:
         if exchange.request is None:
             message = "a node runs tensors"
             raise AssertionError(message)
         try:
-            return await node.infer(model, exchange.request)
-        except InputInvalid as error:
-            raise Refusal(Problem.INPUT_INVALID, str(error)) from error
-        except QueueFull as error:
-            raise Refusal(
-                Problem.OVERLOADED, "The model's queue is full; try again.", retry_after_s=1
-            ) from error
-        except DeadlineExceeded as error:
-            raise Refusal(
-                Problem.DEADLINE_EXCEEDED, "The request's deadline passed before it was served."
-            ) from error
-        except ModelUnknown as error:
-            raise Refusal(
-                Problem.MODEL_UNKNOWN, "This site serves no model of that name and version."
-            ) from error
-        except ModelNotReady as error:
-            raise Refusal(
-                Problem.MODEL_NOT_READY, "The model is not ready.", retry_after_s=RETRY_AFTER_S
-            ) from error
-        except NodeUnreachable as error:
-            node.ready = False
-            raise Refusal(
-                Problem.NODE_UNREACHABLE,
-                "The node does not answer; try again.",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
-        except (ExecutionFailed, NodeError) as error:
-            raise Refusal(Problem.EXECUTION_FAILED, "The node could not run the model.") from error
+            response = await node.infer(model, exchange.request, exchange.call.deadline)
+        except NodeError as error:
+            raise _refusal_of(error, node) from error
+        node.health.succeeded()
+        return response
 
     async def _on_device(self, exchange: Exchange, placement: str, model: ModelInfo) -> InferResponse:
         request = exchange.request
         if request is None:
             message = "a device is sent the names of a request"
             raise AssertionError(message)
+        if asks_of_distributions(request) or asks_of_classes(request):
+            raise Refusal(
+                Problem.INPUT_INVALID,
+                "A device gives a model's outputs as they are; only nodes compute classes, quantiles, "
+                "intervals and moments. Ask without them.",
+            )
         try:
             result = await self._hub.connection(placement).infer(
                 request_id=exchange.id,
@@ -150,3 +164,49 @@ class Executor:
             parameters={},
             outputs=outputs,
         )
+
+
+def _refusal_of(error: NodeError, node: SiteNode) -> Refusal:
+    """Return what a caller is told of a node's error, and take note of what it says of the node."""
+    match error:
+        case InputInvalid():
+            return Refusal(Problem.INPUT_INVALID, str(error))
+        case QueueFull():
+            return NotBegun(
+                Problem.OVERLOADED, "The model's queue is full; try again.", retry_after_s=1
+            )
+        case NodeSilent():
+            node.health.failed()
+            return Refusal(Problem.DEADLINE_EXCEEDED, "The node did not answer in time.")
+        case DeadlineExceeded():
+            return Refusal(
+                Problem.DEADLINE_EXCEEDED, "The request's deadline passed before it was served."
+            )
+        case ModelUnknown():
+            return NotBegun(
+                Problem.MODEL_UNKNOWN, "This site serves no model of that name and version."
+            )
+        case ModelNotReady():
+            return NotBegun(
+                Problem.MODEL_NOT_READY, "The model is not ready.", retry_after_s=RETRY_AFTER_S
+            )
+        case NodeUnreachable():
+            node.ready = False
+            node.health.failed()
+            return NotBegun(
+                Problem.NODE_UNREACHABLE,
+                "The node does not answer; try again.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        case NodeFailed():
+            node.health.failed()
+            # It took the request and may have begun. Where a run leaves nothing behind, one whose
+            # answer was lost is as good as none.
+            kind = Lost if node.stateless else Refusal
+            return kind(
+                Problem.EXECUTION_FAILED,
+                "The node broke off; try again.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        case _:
+            return Refusal(Problem.EXECUTION_FAILED, "The node could not run the model.")

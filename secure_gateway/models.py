@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from audit.records import Problem
+from secure_gateway.errors import Refusal
 from secure_gateway.exchange import ModelInfo
 
 
@@ -14,6 +16,7 @@ class ModelIndex:
 
     def __init__(self) -> None:
         self._sources: dict[str, tuple[ModelInfo, ...]] = {}
+        self._served: dict[tuple[str, str, str], ModelInfo] = {}
         self._found: dict[tuple[str, str | None], ModelInfo] = {}
 
     def update(self, placement: str, models: Iterable[ModelInfo]) -> None:
@@ -30,17 +33,37 @@ class ModelIndex:
             found[model.name, model.version] = model
             found[model.name, None] = model
         self._found = found
+        self._served = {
+            (source, model.name, model.version): model
+            for source, models in self._sources.items()
+            for model in models
+        }
 
     def find(self, name: str, version: str | None) -> ModelInfo | None:
         """Return the model, or None if no place serves it."""
         return self._found.get((name, version or None))
 
-    def serves(self, placement: str, model: ModelInfo) -> bool:
-        """Say whether `placement` serves exactly this model and version."""
-        return any(
-            own.name == model.name and own.version == model.version
-            for own in self._sources.get(placement, ())
-        )
+    def resolve(self, name: str | None, version: str | None) -> ModelInfo:
+        """Return the model that is meant.
+
+        Raises:
+            Refusal: model-unknown.
+        """
+        model = self.find(name, version) if name is not None else None
+        if model is None:
+            raise Refusal(Problem.MODEL_UNKNOWN, "This site serves no model of that name and version.")
+        return model
+
+    def registered(self, name: str) -> bool:
+        """Say whether any place serves a model of this name."""
+        return (name, None) in self._found
+
+    def served(self, placement: str, model: ModelInfo) -> ModelInfo | None:
+        """Return what `placement` serves under the name and version of `model`, or None.
+
+        Its digest is the place's own: a server that is not ours names none.
+        """
+        return self._served.get((placement, model.name, model.version))
 
     def models(self) -> list[ModelInfo]:
         """Return every model and version, ordered by name, then version."""

@@ -2,24 +2,34 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
 
 from inference_node import (
+    DeadlineExceeded,
     InferRequest,
     InferResponse,
     ModelMetadata,
+    ModelStatistics,
     Node,
     NodeClient,
     NodeError,
+    NodeSilent,
+    NodeUnreachable,
     RepositoryEntry,
+    derived_outputs,
     feed_of,
 )
 from policies import Candidate
 from secure_gateway.exchange import ModelInfo
+from secure_gateway.health import NodeHealth
 from secure_gateway.models import ModelIndex
 
 PROBE_INTERVAL_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class SiteNode(Protocol):
@@ -28,16 +38,44 @@ class SiteNode(Protocol):
     candidate: Candidate
     ready: bool
     outstanding: int
+    chosen: int
+    health: NodeHealth
+
+    @property
+    def stateless(self) -> bool:
+        """Whether a run leaves nothing behind, so that one whose answer was lost may be repeated."""
 
     @property
     def placement(self) -> str:
         """`node:<id>`."""
 
-    async def infer(self, model: ModelInfo, request: InferRequest) -> InferResponse:
-        """Run the model; raises `inference_node` errors."""
+    async def infer(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> InferResponse:
+        """Run the model by `deadline`, a `time.monotonic()` time; raises `inference_node` errors."""
+
+    def stream(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> AsyncGenerator[InferResponse, None]:
+        """Run the model and yield each response; closing the generator ends the work."""
 
     async def metadata(self, model: ModelInfo) -> ModelMetadata:
         """Return the model's inputs and outputs."""
+
+    async def config(self, model: ModelInfo) -> dict[str, Any]:
+        """Return the model's configuration; raises ModelUnknown where the node does not tell."""
+
+    async def statistics(self, name: str | None, version: str | None) -> Sequence[ModelStatistics]:
+        """Return what models did: all, those of a name, or one; raises ModelUnknown as `config`."""
+
+    async def index(self) -> Sequence[RepositoryEntry]:
+        """Return what the node has, with its state."""
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again; raises ModelUnknown where the node has none of that name."""
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; raises ModelUnknown where the node has none of that name."""
 
     async def probe(self) -> Sequence[ModelInfo]:
         """Return the models that are ready; raises `inference_node` errors when it does not answer."""
@@ -49,24 +87,68 @@ class SiteNode(Protocol):
 class EmbeddedNode:
     """A node inside the gateway's own process."""
 
+    stateless = True
+
     def __init__(self, candidate: Candidate, node: Node) -> None:
         self.candidate = candidate
         self.placement = candidate.placement
         self.ready = True
         self.outstanding = 0
+        self.chosen = 0
+        self.health = NodeHealth()
         self._node = node
 
-    async def infer(self, model: ModelInfo, request: InferRequest) -> InferResponse:
+    @property
+    def node(self) -> Node:
+        """The node itself."""
+        return self._node
+
+    async def infer(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> InferResponse:
         """Run the model in this process."""
         self.outstanding += 1
         try:
-            return await self._node.infer(model.name, model.version, request)
+            return await self._node.infer(model.name, model.version, request, deadline)
+        finally:
+            self.outstanding -= 1
+
+    async def stream(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> AsyncGenerator[InferResponse, None]:
+        """Run the model in this process and yield each response."""
+        self.outstanding += 1
+        responses = self._node.stream(model.name, model.version, request, deadline)
+        try:
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    yield response
         finally:
             self.outstanding -= 1
 
     async def metadata(self, model: ModelInfo) -> ModelMetadata:
         """Return the model's inputs and outputs."""
         return self._node.metadata(model.name, model.version)
+
+    async def config(self, model: ModelInfo) -> dict[str, Any]:
+        """Return the model's configuration."""
+        return self._node.config(model.name, model.version)
+
+    async def statistics(self, name: str | None, version: str | None) -> Sequence[ModelStatistics]:
+        """Return what models did since they were loaded."""
+        return self._node.statistics(name, version)
+
+    async def index(self) -> Sequence[RepositoryEntry]:
+        """Return what is in the repository."""
+        return self._node.index()
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again."""
+        await self._node.load(name)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model."""
+        await self._node.unload(name)
 
     async def probe(self) -> Sequence[ModelInfo]:
         """Return the models that are ready."""
@@ -85,22 +167,82 @@ class RemoteNode:
         self.placement = candidate.placement
         self.ready = False
         self.outstanding = 0
+        self.chosen = 0
+        self.health = NodeHealth()
+        self.stateless = False
         self._client = client
         self._timeout_s = timeout_s
         self._metadata: dict[ModelInfo, ModelMetadata] = {}
+        self._left_out: set[ModelInfo] = set()
 
-    async def infer(self, model: ModelInfo, request: InferRequest) -> InferResponse:
+    async def infer(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> InferResponse:
         """Send the request to the node, once it is seen to fit the model."""
-        metadata = self._metadata.get(model)
-        if metadata is not None:
-            feed_of(metadata.inputs, request)
+        metadata = self._fitting(model, request)
+        timeout_s = self._timeout_s
+        if deadline is not None:
+            timeout_s = min(timeout_s, _left(deadline))
         self.outstanding += 1
         try:
             return await self._client.infer(
-                model.name, model.version, request, timeout_s=self._timeout_s
+                model.name,
+                model.version,
+                request,
+                timeout_s=timeout_s,
+                outputs=metadata.outputs if metadata is not None else (),
+                # What another server makes of such parameters is its own affair.
+                derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
             )
+        except NodeSilent as error:
+            if timeout_s < self._timeout_s:
+                # It was the caller's own haste.
+                raise DeadlineExceeded("the deadline passed before the node answered") from error
+            raise
         finally:
             self.outstanding -= 1
+
+    async def stream(
+        self, model: ModelInfo, request: InferRequest, deadline: float | None
+    ) -> AsyncGenerator[InferResponse, None]:
+        """Send the request to the node and yield each response; each may take the node's timeout."""
+        metadata = self._fitting(model, request)
+        self.outstanding += 1
+        try:
+            responses = self._client.stream(
+                model.name,
+                model.version,
+                request,
+                timeout_s=self._timeout_s,
+                total_s=None if deadline is None else _left(deadline),
+                outputs=metadata.outputs if metadata is not None else (),
+                derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
+            )
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    yield response
+        finally:
+            self.outstanding -= 1
+
+    async def config(self, model: ModelInfo) -> dict[str, Any]:
+        """Ask the node for the model's configuration."""
+        return await self._client.config(model.name, model.version)
+
+    async def statistics(self, name: str | None, version: str | None) -> Sequence[ModelStatistics]:
+        """Ask the node what models did."""
+        return await self._client.statistics(name, version)
+
+    async def index(self) -> Sequence[RepositoryEntry]:
+        """Ask the node what it has."""
+        return await self._client.index()
+
+    async def load(self, name: str) -> None:
+        """Have the node load a model, or load it again."""
+        await self._client.load(name)
+
+    async def unload(self, name: str) -> None:
+        """Have the node stop serving a model."""
+        await self._client.unload(name)
 
     async def metadata(self, model: ModelInfo) -> ModelMetadata:
         """Ask the node for the model's inputs and outputs."""
@@ -108,15 +250,48 @@ class RemoteNode:
 
     async def probe(self) -> Sequence[ModelInfo]:
         """Ask the node what it serves."""
-        models = _ready(await self._client.index())
-        for model in models:
-            if model not in self._metadata:
-                self._metadata[model] = await self._client.metadata(model.name, model.version)
-        return models
+        index = await self._client.index()
+        # Only our own nodes name digests, and their ONNX models keep nothing from run to run.
+        self.stateless = bool(index) and all(entry.digest for entry in index if entry.state == "READY")
+        self._metadata = await self._described(_ready(index))
+        return tuple(self._metadata)
 
     async def close(self) -> None:
         """Close the connections to the node."""
         await self._client.close()
+
+    def _fitting(self, model: ModelInfo, request: InferRequest) -> ModelMetadata | None:
+        metadata = self._metadata.get(model)
+        # Servers need not say what a model takes; some of MLServer's do not.
+        if metadata is not None and metadata.inputs:
+            feed_of(metadata.inputs, request)
+        return metadata
+
+    async def _described(self, models: Sequence[ModelInfo]) -> dict[ModelInfo, ModelMetadata]:
+        """Return the metadata of each model; one that has none to give is left out, and only that one.
+
+        What is known is kept for as long as a model stays ready, so that a probe costs little.
+        """
+        described = {}
+        for model in models:
+            known = self._metadata.get(model)
+            try:
+                described[model] = known or await self.metadata(model)
+            except (NodeUnreachable, DeadlineExceeded):
+                raise
+            except NodeError as error:
+                if model in self._left_out:
+                    continue
+                self._left_out.add(model)
+                logger.warning("%s: model %s is left out: %s", self.placement, model.name, error)
+        return described
+
+
+def _left(deadline: float) -> float:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise DeadlineExceeded("the deadline passed before the request was sent")
+    return left_s
 
 
 def _ready(index: Sequence[RepositoryEntry]) -> list[ModelInfo]:
@@ -133,29 +308,36 @@ class NodeProber:
     def __init__(self, nodes: Mapping[str, SiteNode], models: ModelIndex) -> None:
         self._nodes = nodes
         self._models = models
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Probe every node once, then go on in the background."""
-        await self._probe_all()
-        self._task = asyncio.create_task(self._run(), name="node-prober")
+        await self.probe_all()
+        # Each on its own: a node that is slow to answer must not keep the others from being seen.
+        self._tasks = [
+            asyncio.create_task(self._run(node), name=f"probe {node.placement}")
+            for node in self._nodes.values()
+        ]
 
     async def close(self) -> None:
         """Stop probing."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
-    async def _run(self) -> None:
+    async def probe_all(self) -> None:
+        """Probe every node now."""
+        await asyncio.gather(*(self.probe(node) for node in self._nodes.values()))
+
+    async def _run(self, node: SiteNode) -> None:
         while True:
             await asyncio.sleep(PROBE_INTERVAL_S)
-            await self._probe_all()
+            await self.probe(node)
 
-    async def _probe_all(self) -> None:
-        await asyncio.gather(*(self._probe(node) for node in self._nodes.values()))
-
-    async def _probe(self, node: SiteNode) -> None:
+    async def probe(self, node: SiteNode) -> None:
+        """Probe one node now."""
         try:
             models = await node.probe()
         except NodeError:

@@ -15,6 +15,7 @@ from secure_gateway.exchange import Answer, Exchange
 
 Http = tuple[int, list[tuple[bytes, bytes]], bytes]
 
+_PROBLEM = (b"content-type", problems.MEDIA_TYPE)
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
 
@@ -53,14 +54,30 @@ def refusal(refusal: Refusal, *, record: str | None) -> Http:
 
 def log_unavailable() -> Http:
     """Return the answer for a request that could not be recorded: 503, and nothing of its result."""
-    return refusal(
-        Refusal(
-            Problem.LOG_UNAVAILABLE,
-            "The audit log cannot be written, so nothing is served; tell the site's operator.",
-            retry_after_s=5,
-        ),
-        record=None,
+    return refusal(unrecorded(), record=None)
+
+
+def for_oip(answer: Http) -> Http:
+    """Return an answer as clients of the Open Inference Protocol look for it.
+
+    KServe's own reads the `error` of an answer only where its type is plain JSON.
+    """
+    status, headers, body = answer
+    return status, [_JSON if header == _PROBLEM else header for header in headers], body
+
+
+def unrecorded() -> Refusal:
+    """Return the refusal of a request that could not be recorded."""
+    return Refusal(
+        Problem.LOG_UNAVAILABLE,
+        "The audit log cannot be written, so nothing is served; tell the site's operator.",
+        retry_after_s=5,
     )
+
+
+def sentence(refusal: Refusal, *, record: str | None) -> str:
+    """Return the whole of a refusal in one text, for clients that show nothing else."""
+    return _sentence(problems.document(refusal, record=record))
 
 
 def parameters(exchange: Exchange, record: str) -> dict[str, Any]:
@@ -72,10 +89,17 @@ def parameters(exchange: Exchange, record: str) -> dict[str, Any]:
     }
     if decision is not None:
         fields["bedside_policies"] = _joined(decision.policies)
-        fields["bedside_citations"] = "; ".join(decision.citations)
+        fields["bedside_citations"] = _listed(decision.citations)
         if decision.obligations:
             fields["bedside_obligations"] = _joined(decision.obligations)
+    if exchange.from_cache:
+        fields["bedside_from_cache"] = True
     return fields
+
+
+@lru_cache(maxsize=1024)
+def _listed(citations: tuple[str, ...]) -> str:
+    return "; ".join(citations)
 
 
 @lru_cache(maxsize=1024)

@@ -5,143 +5,182 @@ can send them. Health and server metadata are open, as probes expect; everything
 the pipeline.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable
-from functools import partial
+from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from audit import LogUnavailable
 from audit.records import Action, Problem
-from inference_node import ServerMetadata, decode_request
-from policies import ApiAction
-from secure_gateway import respond
-from secure_gateway.asgi import ClientGone, Receive, Scope, Send, read_body, send_response
-from secure_gateway.claims import claims_of, refuse_repeated
+from inference_node import InferRequest, decode_request
+from secure_gateway import encodings, respond
+from secure_gateway.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    length_of,
+    read_body,
+    send_response,
+    while_connected,
+)
+from secure_gateway.claims import TIMEOUT, claims_of, deadline_of, refuse_repeated
 from secure_gateway.errors import Refusal
+from secure_gateway.events import send_stream
 from secure_gateway.exchange import Answer, Call
 from secure_gateway.gateway import Gateway
-from secure_gateway.version import VERSION
+from secure_gateway.rest_models import EXTENSIONS, ModelRoutes
 
-JSON = [(b"content-type", b"application/json")]
-EXTENSIONS = ("binary_tensor_data",)
+__all__ = ["EXTENSIONS", "RestApi"]
+
+_ERRORS_FROM: Final = 400
 
 
 class RestApi:
     """Serves `/v2` of one gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
         self._pipeline = gateway.pipeline
         self._body_limit_bytes = gateway.settings.body_limit_bytes
+        self._models = ModelRoutes(gateway)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request under `/v2`."""
         # "/v2/models/<name>/infer" and "/v2/models/<name>/versions/<version>/infer"
-        match scope["path"].split("/")[2:]:
+        match parts := scope["path"].split("/")[2:]:
             case ["models", name, "infer"]:
                 await self._infer(scope, receive, send, name, None)
             case ["models", name, "versions", version, "infer"]:
                 await self._infer(scope, receive, send, name, version)
-            case ["models", name]:
-                await self._model(scope, send, name, None)
-            case ["models", name, "versions", version]:
-                await self._model(scope, send, name, version)
-            case ["models", name, "ready"]:
-                await self._model(scope, send, name, None, only_ready=True)
-            case ["models", name, "versions", version, "ready"]:
-                await self._model(scope, send, name, version, only_ready=True)
-            case ["health", "live"]:
-                await send_response(send, 200, JSON, b"{}")
-            case ["health", "ready"]:
-                await send_response(send, 200 if self._gateway.ready else 503, JSON, b"{}")
-            case [] | [""]:
-                metadata = ServerMetadata(name="bedside", version=VERSION, extensions=EXTENSIONS)
-                await send_response(send, 200, JSON, msgspec.json.encode(metadata))
+            case ["models", name, "infer_stream"]:
+                await self._stream(scope, receive, send, name, None)
+            case ["models", name, "versions", version, "infer_stream"]:
+                await self._stream(scope, receive, send, name, version)
             case _:
-                call = self._call(scope, Action.INFER, None, None)
-                refusal = Refusal(Problem.NOT_FOUND, "See the Open Inference Protocol v2 for paths.")
-                await self._answer(send, self._pipeline.refuse(call, refusal))
-
-    def _call(self, scope: Scope, action: Action, name: str | None, version: str | None) -> Call:
-        headers = dict(scope["headers"])
-        return Call(
-            action=action,
-            authorization=headers.get(b"authorization"),
-            claims=claims_of(headers),
-            started_ns=time.monotonic_ns(),
-            model=name,
-            version=version,
-        )
+                await self._models(scope, receive, send, parts)
 
     async def _infer(
         self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None
     ) -> None:
         raw: list[tuple[bytes, bytes]] = scope["headers"]
         headers = dict(raw)
-        call = Call(
-            action=Action.INFER,
-            authorization=headers.get(b"authorization"),
-            claims=claims_of(headers),
-            started_ns=time.monotonic_ns(),
-            model=name,
-            version=version,
-        )
+        call = _call(Action.INFER, headers, name, version)
         try:
-            if scope["method"] != "POST":
-                raise Refusal(Problem.METHOD_NOT_ALLOWED, "Inference is asked for with POST.")
-            if len(headers) != len(raw):
-                refuse_repeated(raw)
-            body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
-            header_length = _header_length(headers.get(b"inference-header-content-length"))
-        except ClientGone:
-            return
+            call = _checked(call, scope, raw, headers)
         except Refusal as refusal:
-            await self._answer(send, self._pipeline.refuse(call, refusal))
+            await _answer(send, self._pipeline.refuse(call, refusal), headers)
             return
-        decode = partial(decode_request, body, header_length=header_length)
-        await self._answer(send, self._pipeline.serve(call, decode))
+        body = b""
 
-    async def _model(
-        self,
-        scope: Scope,
-        send: Send,
-        name: str,
-        version: str | None,
-        *,
-        only_ready: bool = False,
+        async def arrive() -> None:
+            nonlocal body
+            body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
+            if b"content-encoding" in headers:
+                body = await self._expanded(body, headers)
+
+        def decode() -> InferRequest:
+            return _decoded(body, headers)
+
+        await _answer(send, self._pipeline.serve(call, decode, arrive), headers)
+
+    async def _stream(
+        self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None
     ) -> None:
-        call = self._call(scope, Action.MODELS, name, version)
-        if scope["method"] != "GET":
-            refusal = Refusal(Problem.METHOD_NOT_ALLOWED, "Models are read with GET.")
-            await self._answer(send, self._pipeline.refuse(call, refusal))
-            return
+        raw: list[tuple[bytes, bytes]] = scope["headers"]
+        headers = dict(raw)
+        call = _call(Action.STREAM, headers, name, version)
         try:
-            answer = await self._pipeline.authorize(call, ApiAction.MODELS_READ)
-        except LogUnavailable:
-            await send_response(send, *respond.log_unavailable())
+            call = _checked(call, scope, raw, headers)
+        except Refusal as refusal:
+            await _answer(send, self._pipeline.refuse(call, refusal), headers)
             return
-        model = answer.exchange.model
-        if answer.exchange.refusal is not None or model is None:
-            await send_response(send, *respond.http(answer))
-        elif only_ready:
-            await send_response(send, 200, JSON, b"{}")
-        else:
-            metadata = await self._gateway.metadata(model)
-            await send_response(send, 200, JSON, msgspec.json.encode(metadata))
+        body = b""
+        arrived = asyncio.Event()
 
-    async def _answer(self, send: Send, answering: Awaitable[Answer]) -> None:
-        try:
-            answer = await answering
-        except LogUnavailable:
-            await send_response(send, *respond.log_unavailable())
-        else:
-            await send_response(send, *respond.http(answer))
+        async def arrive() -> None:
+            nonlocal body
+            body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
+            arrived.set()
+            if b"content-encoding" in headers:
+                body = await self._expanded(body, headers)
+
+        def decode() -> InferRequest:
+            # An event is text: what was asked for in binary is given in JSON.
+            request = _decoded(body, headers)
+            request.binary_output = False
+            for output in request.outputs:
+                output.binary = False
+            return request
+
+        async def serve() -> None:
+            try:
+                answer = await self._pipeline.stream(call, decode, arrive)
+            except ClientGone:
+                return
+            except LogUnavailable:
+                await send_response(send, *respond.for_oip(respond.log_unavailable()))
+                return
+            if answer.responses is None:
+                await send_response(send, *respond.for_oip(respond.http(answer)))
+            else:
+                await send_stream(send, answer, answer.responses)
+
+        await while_connected(receive, serve(), arrived)
+
+    async def _expanded(self, body: bytes, headers: dict[bytes, bytes]) -> bytes:
+        coding = encodings.coding_of(headers[b"content-encoding"])
+        if coding is None:
+            return body
+        return await encodings.expanded(body, coding, self._body_limit_bytes)
 
 
-def _header_length(value: bytes | None) -> int | None:
-    if value is None:
-        return None
-    if not value.isdigit():
-        raise Refusal(Problem.BODY_MALFORMED, "Inference-Header-Content-Length must be a number.")
-    return int(value)
+def _call(action: Action, headers: dict[bytes, bytes], name: str, version: str | None) -> Call:
+    return Call(
+        action=action,
+        authorization=headers.get(b"authorization"),
+        claims=claims_of(headers),
+        started_ns=time.monotonic_ns(),
+        model=name,
+        version=version,
+        wants_text=True,
+    )
+
+
+def _checked(
+    call: Call, scope: Scope, raw: list[tuple[bytes, bytes]], headers: dict[bytes, bytes]
+) -> Call:
+    """Return the call with its deadline, once its method and headers have one meaning."""
+    if scope["method"] != "POST":
+        raise Refusal(Problem.METHOD_NOT_ALLOWED, "Inference is asked for with POST.", allow=("POST",))
+    if len(headers) != len(raw):
+        refuse_repeated(raw)
+    if TIMEOUT not in headers:
+        return call
+    return replace(call, deadline=deadline_of(headers[TIMEOUT], call.started_ns / 1e9))
+
+
+def _decoded(body: bytes, headers: dict[bytes, bytes]) -> InferRequest:
+    stated = headers.get(b"inference-header-content-length")
+    length = length_of(stated, "Inference-Header-Content-Length")
+    return decode_request(body, header_length=length)
+
+
+async def _answer(send: Send, answering: Awaitable[Answer], headers: dict[bytes, bytes]) -> None:
+    try:
+        answer = await answering
+    except ClientGone:
+        return
+    except LogUnavailable:
+        await send_response(send, *respond.for_oip(respond.log_unavailable()))
+        return
+    status, fields, body = respond.http(answer)
+    if status >= _ERRORS_FROM:
+        status, fields, body = respond.for_oip((status, fields, body))
+    if b"accept-encoding" in headers and len(body) >= encodings.COMPRESSED_FROM_BYTES:
+        coding = encodings.chosen(headers[b"accept-encoding"])
+        if coding is not None:
+            body = await encodings.compressed(body, coding)
+            fields += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
+    await send_response(send, status, fields, body)

@@ -13,6 +13,19 @@ settings.register_profile(
 settings.load_profile("bedside")
 
 
+# Folders whose files take longest; begun first, none is left over for one process alone.
+LONGEST = ("end_to_end", "docs", "federation", "conformance", "coordinator")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    folders = item.path.parts
+    return next((turn for turn, name in enumerate(LONGEST) if name in folders), len(LONGEST))
+
+
 @pytest.fixture
 def request_record() -> RequestRecord:
     return RequestRecord(

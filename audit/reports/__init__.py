@@ -1,16 +1,23 @@
 """Reports: answers drawn from logs, in forms for people, spreadsheets and programs."""
 
-from audit.reports.access import AccessReport, Filters, LogSource, build_access_report
+from audit.reports.filters import Filters, WorkingHours
+from audit.reports.kinds import KINDS
 from audit.reports.offline import ReportVerification, verify_report
-from audit.reports.write import ReportFiles, write_report
+from audit.reports.package import ReportFiles, make_package, record_package, write_package
+from audit.reports.report import Report, build_report
+from audit.source import LogSource
 
 __all__ = [
-    "AccessReport",
+    "KINDS",
     "Filters",
     "LogSource",
+    "Report",
     "ReportFiles",
     "ReportVerification",
-    "build_access_report",
+    "WorkingHours",
+    "build_report",
+    "make_package",
+    "record_package",
     "verify_report",
-    "write_report",
+    "write_package",
 ]

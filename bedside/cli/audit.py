@@ -1,17 +1,21 @@
 """`bedside audit`: records, reports, and their verification."""
 
-from datetime import datetime
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from audit import AuditError, NoteVerifier
+from audit import AuditError, NoteVerifier, VerificationError, WitnessKey
+from audit.cosignature import Cosignature
+from audit.minimum import read_minimum
 from audit.records import RequestRecord, decode
-from audit.reports import Filters, LogSource, build_access_report, verify_report, write_report
-from audit.reports.access import describe
-from audit.verify import read_checkpoint, read_entries, verify_log
+from audit.reports import LogSource, ReportVerification, verify_report
+from audit.reports.words import describe
+from audit.verify import LogVerification, read_checkpoint, read_entries, verify_log
 from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 from bedside.site import Site
@@ -23,54 +27,76 @@ app = typer.Typer(help="Read the log, make reports, verify both.", no_args_is_he
 def verify(
     what: Annotated[
         Path | None,
-        typer.Argument(help="a log's folder or a report's JSON file [default: all the site's logs]"),
+        typer.Argument(help="a log's folder, or a report's zip or JSON file [default: all logs]"),
     ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(help="a log's public key (name+hash+key) [default: this site's own keys]"),
     ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="a file of public keys, one a line, as `audit keys` prints")
+    ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="a witness's public key [default: those that bedside.toml names]"),
+    ] = None,
+    require: Annotated[
+        int | None,
+        typer.Option(
+            help="how many witnesses must have cosigned [default: for the gateway's log, its quorum]",
+            min=0,
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Check signatures, trees and every record; the first that fails is named."""
-    site = None if key else open_site(config)
+    """Check signatures, cosignatures, trees and every record; the first that fails is named."""
+    texts = [*(key or ()), *(keys.read_text().split() if keys else ())]
+    site = None if key or keys else open_site(config)
     try:
-        given = [NoteVerifier.parse(text) for text in key or ()]
+        given = [NoteVerifier.parse(text) for text in texts]
         verifiers = given if site is None else [source.verifier for source in sources_of(site)]
+        witnesses = [WitnessKey.parse(text) for text in witness or ()]
+        if site is not None and not witnesses:
+            witnesses = site.witness_keys()
         if what is not None and what.is_file():
-            report = verify_report(what, verifiers)
-            origins = ", ".join(report.origins)
-            say(f"verified: {report.entries} records, each proved to stand in {origins}")
+            _say_report(verify_report(what, verifiers, witnesses=witnesses, quorum=require or 0))
             return
         for folder, verifier in _logs(site, what, verifiers):
-            log = verify_log(folder, verifier)
-            say(f"verified: {log.records} records of {log.origin}, root {log.root}")
+            quorum = _quorum(site, verifier) if require is None else require
+            log = verify_log(folder, verifier, witnesses=witnesses, quorum=quorum)
+            begins = f" from record {log.minimum} on" if log.minimum else ""
+            say(f"verified: {log.records} records of {log.origin}{begins}, root {log.root}")
+            _say_pruned(site, log)
+            _say_cosigned(log.cosignatures)
     except AuditError as error:
         raise BedsideError(f"NOT verified: {error}") from error
 
 
-@app.command()
-def report(
-    out: Annotated[Path, typer.Option(help="folder for the PDF, CSV and JSON")] = Path("report"),
-    since: Annotated[datetime | None, typer.Option(help="from this time on (UTC)")] = None,
-    until: Annotated[datetime | None, typer.Option(help="before this time (UTC)")] = None,
-    subject: Annotated[str | None, typer.Option(help="only about this subject (identifier)")] = None,
-    principal: Annotated[str | None, typer.Option(help="only by this principal")] = None,
-    config: ConfigOption = None,
-) -> None:
-    """Make an access report over all logs of the site: who asked what about whom, and why."""
-    site = open_site(config)
-    filters = Filters(
-        since=since.astimezone() if since else None,
-        until=until.astimezone() if until else None,
-        subject=site.pseudonymizer().pseudonym(subject) if subject else None,
-        principal=principal,
-    )
-    try:
-        made = build_access_report(site.config.site, sources_of(site), filters)
-        files = write_report(made, out)
-    except AuditError as error:
-        raise BedsideError(f"no report: {error}") from error
-    say(f"{len(made.entries)} records: {files.pdf}, {files.csv}, {files.json}")
+def _say_pruned(site: Site | None, log: LogVerification) -> None:
+    """Say what was pruned; at the site itself its record must say so too.
+
+    Raises:
+        VerificationError: if no record decided it.
+    """
+    if not log.minimum:
+        return
+    if site is not None and not site.prune_orders().decided(log.origin, log.minimum, log.decision):
+        raise VerificationError(f"{log.origin} was pruned below {log.minimum}, which no record decided")
+    say(f"  the {log.minimum} records before were pruned, their hashes stay [record {log.decision}]")
+
+
+def _quorum(site: Site | None, verifier: NoteVerifier) -> int:
+    """Return how many witnesses must have seen a log: only a gateway's own is shown to them."""
+    if site is None or not site.config.audit.witnesses.members:
+        return 0
+    own = site.log_verifier(site.config.gateway.replica)
+    return site.config.audit.witnesses.quorum if verifier.name == own.name else 0
+
+
+def _say_cosigned(cosignatures: Sequence[Cosignature]) -> None:
+    for cosigned in cosignatures:
+        when = datetime.fromtimestamp(cosigned.time, UTC)
+        say(f"  cosigned by {cosigned.witness.name} at {when:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @app.command()
@@ -84,8 +110,9 @@ def records(
     try:
         for source in sources_of(site):
             checkpoint = read_checkpoint(source.folder, source.verifier)
-            entries = read_entries(source.folder, checkpoint.size)
-            for index, leaf in list(enumerate(entries))[-last:]:
+            minimum = read_minimum(source.folder, source.verifier).index
+            entries = read_entries(source.folder, checkpoint.size, minimum)
+            for index, leaf in list(enumerate(entries, minimum))[-last:]:
                 record = decode(leaf)
                 asked = record if isinstance(record, RequestRecord) else None
                 table.add_row(
@@ -103,11 +130,32 @@ def records(
     show(table)
 
 
-@app.command()
-def keys(config: ConfigOption = None) -> None:
+@app.command("keys")
+def print_keys(config: ConfigOption = None) -> None:
     """Print the public keys that verify the site's logs."""
     for source in sources_of(open_site(config)):
         say(str(source.verifier))
+
+
+@app.command("verifier")
+def print_verifier() -> None:
+    """Print an HTML page that verifies reports in a browser, offline: verifier > verify.html."""
+    from audit.reports.browser import verifier_page  # noqa: PLC0415 a command pays for its own imports
+
+    sys.stdout.write(verifier_page())
+
+
+def _say_report(report: ReportVerification) -> None:
+    origins = ", ".join(report.origins)
+    say(f"verified: {report.entries} records, each proved to stand in {origins}")
+    for cosigned in report.cosignatures.values():
+        _say_cosigned(cosigned)
+    if report.repeated:
+        say("verified: what the report shows is what follows from these records")
+    else:
+        say("not repeated: another version of Bedside made this report, and may word it otherwise")
+    if report.receipt is not None:
+        say(f"verified: the {report.kind} report is whole, and is the one recorded as {report.receipt}")
 
 
 def sources_of(site: Site) -> list[LogSource]:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from bedside.api import call_api
-from bedside.cli.options import ConfigOption, open_site, say, show
+from bedside.cli.options import ConfigOption, TokenOption, open_site, say, show
 from bedside.errors import BedsideError
 
 app = typer.Typer(help="Run the coordinator, enrol devices, run federated jobs.")
@@ -18,7 +18,6 @@ app.add_typer(job_app, name="job")
 app.add_typer(device_app, name="devices")
 
 POLL_S = 0.5
-TokenOption = Annotated[str, typer.Option(envvar="TOKEN", help="bearer token [env: TOKEN]")]
 UrlOption = Annotated[str, typer.Option(help="the coordinator's URL")]
 DEFAULT_URL = "http://127.0.0.1:8081"
 

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from bedside.cli import audit, coordinator, models, policy, token
+from bedside.cli import (
+    audit,
+    audit_erasure,
+    audit_export,
+    audit_index,
+    audit_report,
+    audit_retention,
+    audit_reviews,
+    consent,
+    console,
+    coordinator,
+    models,
+    policy,
+    token,
+    witness,
+)
 from bedside.cli.options import ConfigOption, open_site, say
 from bedside.errors import BedsideError
 
@@ -19,9 +34,21 @@ app = typer.Typer(
 )
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(token.app, name="token")
+audit.app.add_typer(audit_index.app, name="index")
+audit.app.command("export")(audit_export.export_records)
+audit.app.command("report")(audit_report.make_report)
+audit.app.command("search")(audit_index.search_records)
+audit.app.command("reviews")(audit_reviews.list_reviews)
+audit.app.command("erase")(audit_erasure.erase_subject)
+audit.app.command("prune")(audit_retention.prune)
+audit.app.add_typer(audit_retention.hold_app, name="hold")
+audit.app.command("review")(audit_reviews.review_record)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(models.app, name="models")
+app.add_typer(witness.app, name="witness")
+app.add_typer(consent.app, name="consent")
+app.add_typer(console.app, name="console")
 
 
 def main() -> None:
@@ -40,7 +67,7 @@ def main() -> None:
 
 @app.command()
 def up(config: ConfigOption = None) -> None:
-    """Start a whole site to stay up: gateway, node, coordinator. Ctrl-C stops it."""
+    """Start a whole site to stay up: gateway, node, coordinator, console. Ctrl-C stops it."""
     from bedside.up import run_up  # noqa: PLC0415 a command pays for its own imports only
 
     run_up(open_site(config), say)

@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from bedside.cli.compress import prune, quantize
 from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
 from coordinator import CoordinatorError
 
-app = typer.Typer(help="List, verify and publish model releases.", no_args_is_help=True)
+app = typer.Typer(help="Make models smaller; list, verify and publish releases.", no_args_is_help=True)
+app.command("quantize")(quantize)
+app.command("prune")(prune)
 
 
 @app.command("list")

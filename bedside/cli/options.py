@@ -20,6 +20,8 @@ ConfigOption = Annotated[
     ),
 ]
 
+TokenOption = Annotated[str, typer.Option(envvar="TOKEN", help="bearer token [env: TOKEN]")]
+
 
 def open_site(config: Path | None) -> Site:
     """Return the site that the configuration describes."""

@@ -1,5 +1,6 @@
 """The demo's story, told as it happens; every claim in it is checked."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from audit.records import RequestRecord, decode
-from audit.reports import Filters, LogSource, build_access_report, write_report
+from audit.records import Action, RequestRecord, decode
+from audit.reports import KINDS, write_package
+from audit.reports.making import ReportOrder
 from audit.tiles import tile_path
 from audit.verify import read_checkpoint, read_entries
 from bedside.api import call_api
@@ -266,16 +268,12 @@ def _pooled(cohorts: Cohorts, published: Published) -> Metrics:
 
 def _report(console: Console, checks: Checks, stage: Stage) -> None:
     site = stage.site
-    sources = [
-        LogSource(folder=folder, verifier=site.log_verifier(folder.name))
-        for folder in site.log_folders()
-    ]
-    report = build_access_report(site.config.site, sources, Filters())
-    files = write_report(report, stage.folder / "report")
+    made = asyncio.run(site.report_maker().make(ReportOrder(kind=KINDS["access"])))
+    report = made.report
+    files = write_package(made.package, made.receipt, stage.folder / "report")
     table = Table("record", "who", "about", "event", "ran on", "outcome", "policies")
-    for entry in report.requests:
-        record = entry.record
-        if isinstance(record, RequestRecord) and record.subject is not None:
+    for entry, record in report.of(RequestRecord):
+        if record.subject is not None and record.action is not Action.STREAM_END:
             table.add_row(
                 f"{entry.origin}#{entry.index}",
                 record.principal or "",
@@ -286,13 +284,13 @@ def _report(console: Console, checks: Checks, stage: Stage) -> None:
                 ", ".join(record.policies),
             )
     console.print(table)
-    console.print(f"Report: {files.pdf}\n        {files.csv}\n        {files.json}")
+    console.print(f"Report: {files.pdf}\n        {files.zip}")
     environment = environment_of(site.config)
     good = _bedside(environment, "audit", "verify")
     console.print(f"\n$ bedside audit verify\n{good.stdout.strip()}")
     checks.expect("the logs verify", good.returncode == 0)
-    offline = _bedside(environment, "audit", "verify", str(files.json))
-    console.print(f"\n$ bedside audit verify access-report.json\n{offline.stdout.strip()}")
+    offline = _bedside(environment, "audit", "verify", str(files.zip))
+    console.print(f"\n$ bedside audit verify access-report.zip\n{offline.stdout.strip()}")
     checks.expect("the report verifies offline", offline.returncode == 0)
     copy, index = _tamper(stage)
     bad = _bedside(environment, "audit", "verify", str(copy))

@@ -91,7 +91,7 @@ class Stage:
         self._node_secret.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._node_secret.touch(mode=0o600)
         self._node_secret.write_text(secrets.token_urlsafe(32))
-        self.site.bundle()
+        self.site.bundles().settle()
         node = self._start(
             "node",
             bedside_command(

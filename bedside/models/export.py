@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -49,19 +49,30 @@ def export(model: torch.nn.Module, features: int, path: Path) -> None:
 
     The input is named `x`, the output `y`; the number of rows stays open.
     """
+    export_module(model, {INPUT: torch.zeros(2, features)}, [OUTPUT], path)
+
+
+def export_module(
+    model: torch.nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str], path: Path
+) -> None:
+    """Write `model` to one ONNX file; its inputs have the names and types of `examples`, in order.
+
+    The first dimension of every input is the number of rows and stays open.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = torch.export.Dim("rows")
     with _quiet():
         torch.onnx.export(
             model.eval(),
-            (torch.zeros(2, features),),
+            tuple(examples.values()),
             str(path),
             dynamo=True,
             external_data=False,
             verbose=False,
             opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: rows} for _ in examples),
         )
     onnx.checker.check_model(onnx.load(str(path)), full_check=True)
 

@@ -14,7 +14,10 @@ PAYLOAD_TYPE: Final = "application/vnd.bedside.job+json"
 
 
 class FederatedJob(Struct, frozen=True, kw_only=True):
-    """What every device of a cohort is asked to do, in the same words."""
+    """What every device of a cohort is asked to do, in the same words.
+
+    `cohort_floor` is the least `cohort_minimum` that the site and its policies allowed of any job then.
+    """
 
     id: str
     site: str
@@ -25,6 +28,7 @@ class FederatedJob(Struct, frozen=True, kw_only=True):
     threshold: float
     bins: int
     cohort_minimum: int
+    cohort_floor: int = 0
     created: datetime
     expires: datetime
 

@@ -1,8 +1,6 @@
 import asyncio
 import os
-import random
-import signal
-import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,6 +100,46 @@ async def test_nothing_is_answered_while_the_disk_refuses_and_all_is_well_after(
     await log.close()
 
 
+async def test_lone_records_need_no_thread_and_fail_like_all_others(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    threads = []
+    sync = os.fdatasync
+
+    def watched(file: int) -> None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        sync(file)
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    monkeypatch.setattr("audit.group_commit.INLINE_BELOW_S", float("inf"))
+    for n in range(4):
+        assert await log.append(b"leaf %d" % n) == n
+    # The first of a row cannot know that it is alone; those after it need no thread.
+    assert threads == [False, True, True, True]
+
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", broken)
+        with pytest.raises(LogUnavailable, match="Input/output"):
+            await log.append(b"lost")
+    assert await log.append(b"leaf 4") == 4
+    assert open_checkpoint(log.checkpoint.note, [VERIFIER]).size == 5
+    await log.close()
+    assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == 5
+
+
+async def test_an_empty_checkpoint_file_after_a_power_cut_is_made_again(tmp_path):
+    log = await open_log(tmp_path)
+    await fill(log, 300)
+    await log.close()
+    (tmp_path / "checkpoint").write_bytes(b"")
+    log = await open_log(tmp_path)
+    assert log.size == 300
+    await log.close()
+    assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == 300
+
+
 async def test_half_a_record_left_by_a_failed_write_never_counts(tmp_path, monkeypatch):
     log = await open_log(tmp_path)
     await log.append(b"first")
@@ -170,51 +208,6 @@ async def test_partial_tiles_stay_until_the_complete_one_is_there(tmp_path):
     assert not partial.exists()
     assert (tmp_path / tile_path(None, 0)).is_file()
     assert (tmp_path / tile_path(0, 1, 12)).is_file()
-
-
-WRITER = """
-import asyncio, sys
-from pathlib import Path
-from audit import Log
-from bedside.keys import KeyFolder
-
-async def main(folder):
-    key = KeyFolder(folder).signing_key("log")
-    log = await Log.open(folder / "log", origin="clinic/gateway-1", key=key)
-    async def write(number):
-        count = 0
-        while True:
-            leaf = f"{number}:{count}".encode() * 9
-            await log.append(leaf)
-            sys.stdout.write(leaf.decode() + "\\n")
-            sys.stdout.flush()
-            count += 1
-    await asyncio.gather(*(write(n) for n in range(8)))
-
-asyncio.run(main(Path(sys.argv[1])))
-"""
-
-
-async def test_kills_at_any_instant_lose_no_answered_record(tmp_path):
-    key = KeyFolder(tmp_path).signing_key("log")
-    moments = random.Random(6962)
-    answered: list[bytes] = []
-    for _ in range(12):
-        writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WRITER, str(tmp_path), stdout=asyncio.subprocess.PIPE
-        )
-        assert writer.stdout is not None
-        for _ in range(moments.randrange(1, 700)):
-            answered.append((await writer.stdout.readline()).strip())
-        writer.send_signal(signal.SIGKILL)
-        rest = await writer.stdout.read()
-        # What was printed was answered; the last line may have been cut off by the kill.
-        answered += rest.split(b"\n")[:-1]
-        await writer.wait()
-        log = await Log.open(tmp_path / "log", origin=ORIGIN, key=key)
-        stored = set(log.entries(0, log.size))
-        await log.close()
-        assert set(answered) <= stored
 
 
 async def test_a_key_file_reads_back_as_the_key(tmp_path):

@@ -1,5 +1,6 @@
 import functools
 import hashlib
+import random
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ def test_roots_are_those_of_certificate_transparency(size):
     assert frontier.root().hex() == ROOTS[size - 1]
 
 
-def test_every_root_up_to_2000_is_the_recursive_definition():
+def test_roots_are_the_recursive_definition():
     for size in (*range(130), 255, 256, 257, 511, 512, 1023, 1999, 2000):
         assert TREE.roots[size] == mth(TREE.leaves[:size])
 
@@ -250,6 +251,28 @@ def test_every_consistency_proof_up_to_200_leaves_is_the_recursive_definition():
             proof = consistency_proof(first, second, TREE.node)
             assert proof == subproof_of(first, 0, second, True), (first, second)
             verify_consistency(first, second, proof, TREE.roots[first], TREE.roots[second])
+
+
+def places(size):
+    """Leaves whose proofs differ in shape: both ends, beside each power of two, and some at random."""
+    chosen = random.Random(size)
+    powers = [1 << bit for bit in range(size.bit_length())]
+    near = {0, size - 1, *powers, *(size - power for power in powers), *(p - 1 for p in powers)}
+    return {*(n for n in near if 0 <= n < size), *(chosen.randrange(size) for _ in range(3))}
+
+
+def test_roots_and_proofs_at_every_size_up_to_2000_are_the_recursive_definition():
+    """Seen to fail: with `first < split` in `consistency_proof`."""
+    for size in range(1, 2001):
+        assert TREE.roots[size] == mth_of(0, size), size
+        for index in places(size):
+            proof = inclusion_proof(index, size, TREE.node)
+            assert proof == path_of(index, 0, size), (index, size)
+            verify_inclusion(leaf_hash(TREE.leaves[index]), index, size, proof, TREE.roots[size])
+            first = index + 1
+            proof = consistency_proof(first, size, TREE.node)
+            assert proof == subproof_of(first, 0, size, True), (first, size)
+            verify_consistency(first, size, proof, TREE.roots[first], TREE.roots[size])
 
 
 @given(st.integers(2, 2000), st.data())

@@ -1,7 +1,20 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
 import msgspec
 import pytest
 
-from audit.records import RequestRecord, decode, encode
+from audit.records import (
+    Place,
+    PlaceTrait,
+    PolicyOutcome,
+    PolicyRecord,
+    PolicyStep,
+    RequestRecord,
+    RollbackReason,
+    decode,
+    encode,
+)
 from policies import DataClass, Purpose
 
 
@@ -38,3 +51,42 @@ def test_every_fact_of_the_policies_fits_a_record(request_record):
         for purpose in Purpose:
             record = msgspec.structs.replace(request_record, data_class=data_class, purpose=purpose)
             assert isinstance(decode(encode(record)), RequestRecord)
+
+
+def test_a_record_from_before_places_were_recorded_still_reads(request_record):
+    leaf = encode(request_record)
+    assert b"candidates" not in leaf
+    record = decode(leaf)
+    assert (record.on_device, record.carries_payload, record.candidates) == (None, None, ())
+
+
+def test_a_place_is_recorded_as_policies_saw_it(request_record):
+    places = (
+        Place("node:us-1", "US-CA", (PlaceTrait.ON_PREMISES,)),
+        Place("device:5dd1fd0787", "", (PlaceTrait.HOLDS_SUBJECT,)),
+    )
+    leaf = encode(msgspec.structs.replace(request_record, candidates=places))
+    assert b'["node:us-1","US-CA",["on-premises"]]' in leaf
+    assert decode(leaf).candidates == places
+    for wrong in (b'["Jane Doe","US",[]]', b'["node:a","US",["a sentence"]]', b'["node:a","here",[]]'):
+        with pytest.raises(msgspec.ValidationError):
+            decode(leaf.replace(b'["node:us-1","US-CA",["on-premises"]]', wrong))
+
+
+@pytest.mark.parametrize("field", ["principal", "reason", "problem", "step", "bundle"])
+def test_a_step_of_a_policy_holds_closed_values_only(field):
+    record = PolicyRecord(
+        time=datetime(2026, 11, 24, tzinfo=UTC),
+        id=UUID(int=9),
+        step=PolicyStep.ROLLBACK,
+        outcome=PolicyOutcome.DONE,
+        bundle="ab" * 32,
+        version=4,
+        approvers=("alice", "bob"),
+        restores=2,
+        reason=RollbackReason.WRONG_REFUSALS,
+    )
+    assert decode(encode(record)) == record
+    fields = msgspec.to_builtins(record)
+    with pytest.raises(msgspec.ValidationError):
+        decode(msgspec.json.encode({**fields, field: "since Jane Doe was refused"}))

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 import pypdf
@@ -10,11 +11,36 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import Log, NoteVerifier, VerificationError
-from audit.records import Flag, Outcome, Problem, encode
-from audit.reports import Filters, LogSource, build_access_report, verify_report, write_report
+from audit.records import Flag, Outcome, PolicyStep, Problem, encode
+from audit.reports import (
+    KINDS,
+    Filters,
+    LogSource,
+    build_report,
+    make_package,
+    record_package,
+    verify_report,
+    write_package,
+)
+from audit.steps import step_record
 
 KEY = Ed25519PrivateKey.generate()
 VERIFIER = NoteVerifier("clinic/gateway-1", KEY.public_key())
+REPORTS_KEY = Ed25519PrivateKey.generate()
+REPORTS = NoteVerifier("clinic/reports", REPORTS_KEY.public_key())
+KEYS = [VERIFIER, REPORTS]
+
+
+def write_report(report, folder):
+    """Write the report as the command line does: recorded first, in a log of its own."""
+
+    async def record():
+        log = await Log.open(folder / "log", origin=REPORTS.name, key=REPORTS_KEY)
+        source = LogSource(folder=folder / "log", verifier=REPORTS)
+        return await record_package(package, log, source, record_id=UUID(int=3))
+
+    package = make_package(report)
+    return write_package(package, asyncio.run(record()), folder)
 
 
 @pytest.fixture
@@ -28,7 +54,7 @@ def report_of(tmp_path, request_record):
 
         asyncio.run(fill())
         source = LogSource(folder=tmp_path / "log", verifier=VERIFIER)
-        return build_access_report("clinic", [source], filters or Filters())
+        return build_report(KINDS["access"], "clinic", [source], filters or Filters())
 
     return build
 
@@ -63,7 +89,7 @@ def test_filters_leave_out_what_was_not_asked_for(report_of):
 
 def test_its_json_verifies_offline(report_of, tmp_path):
     files = write_report(report_of([{"rows": n} for n in range(40)]), tmp_path / "out")
-    assert verify_report(files.json, [VERIFIER]).entries == 40
+    assert verify_report(files.json, KEYS).entries == 40
 
 
 def test_a_record_changed_in_the_report_is_named(report_of, tmp_path):
@@ -72,7 +98,7 @@ def test_a_record_changed_in_the_report_is_named(report_of, tmp_path):
     document["entries"][3]["record"]["principal"] = "dr.nobody"
     files.json.write_text(json.dumps(document))
     with pytest.raises(VerificationError, match="record 3 was changed"):
-        verify_report(files.json, [VERIFIER])
+        verify_report(files.json, KEYS)
 
 
 def edited(files, edit):
@@ -106,13 +132,17 @@ def repeat(document):
         (lambda d: d["logs"][0].update(verifier="x+00000000+AA=="), "is not what was signed"),
         (lambda d: d["logs"].clear(), "does not name"),
         (lambda d: d.update(format="other"), "another format"),
+        (lambda d: d.update(kind="other"), "does not know"),
+        (lambda d: d["entries"].reverse(), "not in order"),
+        (lambda d: d["shown"]["figures"][0].__setitem__(1, 4), "not what follows"),
+        (lambda d: d["shown"]["tables"][0]["rows"].pop(), "not what follows"),
         (lambda d: d.pop("entries"), "not a report"),
     ],
 )
 def test_no_other_change_goes_unnoticed(report_of, tmp_path, edit, message):
     files = write_report(report_of([{"rows": n} for n in range(5)]), tmp_path / "out")
     with pytest.raises(VerificationError, match=message):
-        verify_report(edited(files, edit), [VERIFIER])
+        verify_report(edited(files, edit), KEYS)
 
 
 def test_several_logs_are_merged_in_order_of_time_and_each_is_proved(tmp_path, request_record):
@@ -131,7 +161,7 @@ def test_several_logs_are_merged_in_order_of_time_and_each_is_proved(tmp_path, r
         asyncio.run(fill(name))
     verifiers = [NoteVerifier(name, keys[name].public_key()) for name in names]
     sources = [LogSource(folder=tmp_path / v.name, verifier=v) for v in verifiers]
-    report = build_access_report("clinic", sources, Filters())
+    report = build_report(KINDS["access"], "clinic", sources, Filters())
     assert [entry.origin for entry in report.entries] == list(names) * 3
     files = write_report(report, tmp_path / "out")
     assert verify_report(files.json, verifiers).origins == names
@@ -152,12 +182,13 @@ def test_a_report_of_a_period_and_an_outcome_shows_nothing_else(report_of, tmp_p
     report = report_of(changes, filters)
     assert [entry.index for entry in report.entries] == [2, 4]
     files = write_report(report, tmp_path / "out")
-    assert verify_report(files.json, [VERIFIER]).entries == 2
+    assert verify_report(files.json, KEYS).entries == 2
 
 
 def test_the_same_report_is_the_same_bytes(report_of, tmp_path):
     report = report_of([{"rows": n} for n in range(30)])
     one, other = (write_report(report, tmp_path / name) for name in ("one", "other"))
+    # The zip also holds when it was recorded.
     for form in ("json", "csv", "pdf"):
         assert getattr(one, form).read_bytes() == getattr(other, form).read_bytes()
 
@@ -166,7 +197,7 @@ def test_an_empty_period_makes_a_report_too(report_of, tmp_path):
     files = write_report(report_of([{}], Filters(principal="dr.nobody")), tmp_path / "out")
     text = "".join(page.extract_text() for page in pypdf.PdfReader(files.pdf).pages)
     assert "No record" in text
-    assert verify_report(files.json, [VERIFIER]).entries == 0
+    assert verify_report(files.json, KEYS).entries == 0
 
 
 def test_identifiers_are_shown_as_text_never_as_markup(report_of, tmp_path):
@@ -195,8 +226,11 @@ def test_no_report_is_made_from_a_log_that_does_not_verify(report_of, tmp_path):
     bundle = tmp_path / "log/tile/entries/000.p/1"
     bundle.write_bytes(bundle.read_bytes().replace(b"dr.adams", b"dr.edams"))
     with pytest.raises(VerificationError, match="record 0"):
-        build_access_report(
-            "clinic", [LogSource(folder=tmp_path / "log", verifier=VERIFIER)], Filters()
+        build_report(
+            KINDS["access"],
+            "clinic",
+            [LogSource(folder=tmp_path / "log", verifier=VERIFIER)],
+            Filters(),
         )
 
 
@@ -208,3 +242,32 @@ def test_no_cell_can_be_taken_for_a_formula(report_of, tmp_path):
     files = write_report(report, tmp_path / "out")
     (row,) = csv.DictReader(io.StringIO(files.csv.read_text()))
     assert row["principal"].startswith("'=")
+
+
+def test_it_shows_the_steps_of_policies(tmp_path):
+    step = step_record(
+        PolicyStep.ROLLBACK,
+        bundle="ab" * 32,
+        version=4,
+        approvers=("alice", "bob"),
+        restores=2,
+        reason="wrong-refusals",
+    )
+    refused = step_record(PolicyStep.PUBLISH, problem="under-signed", version=5)
+
+    async def fill():
+        log = await Log.open(tmp_path / "log", origin=VERIFIER.name, key=KEY)
+        for record in (step, refused):
+            await log.append(encode(record))
+        await log.close()
+
+    asyncio.run(fill())
+    source = LogSource(folder=tmp_path / "log", verifier=VERIFIER)
+    files = write_report(build_report(KINDS["access"], "clinic", [source], Filters()), tmp_path / "out")
+    text = "".join(page.extract_text() for page in pypdf.PdfReader(files.pdf).pages)
+    for word in ("policy rollback", "alice, bob", "back to v2: wrong-refusals", "under-signed"):
+        assert word in " ".join(text.split())
+    rows = list(csv.DictReader(io.StringIO(files.csv.read_text())))
+    assert [row["event"] for row in rows] == ["policy rollback", "policy publish refused"]
+    assert (rows[0]["version"], rows[0]["approvers"], rows[0]["restores"]) == ("4", "alice bob", "2")
+    assert verify_report(files.json, [VERIFIER]).entries == 2

@@ -17,6 +17,7 @@ START = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
         (timedelta(0), Unit.HOUR, "2026-11-23 08:00", "2026-11-23 08:00", 1),
         (timedelta(hours=30), Unit.HOUR, "2026-11-23 08:00", "2026-11-24 14:00", 31),
         (timedelta(days=30), Unit.DAY, "2026-11-23", "2026-12-23", 31),
+        (timedelta(days=90), Unit.WEEK, "2026-11-23", "2027-02-15", 13),
         (timedelta(days=365), Unit.MONTH, "2026-11", "2027-11", 13),
     ],
 )

@@ -3,15 +3,20 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support.policy import Approval
 
-from audit import Log, Pseudonymizer
+from audit import Log, NoteVerifier, Pseudonymizer
 from audit.records import AnyRecord, decode
+from audit.reports import LogSource
+from audit.reports.making import ReportMaker
 from coordinator import (
     CoordinatorSettings,
+    PolicyFolder,
     Release,
     ReleasedEquivalence,
     ReleasedTensor,
@@ -20,17 +25,20 @@ from coordinator import (
     sign_release,
 )
 from coordinator.app import build_app
+from coordinator.budget import Budget
 from coordinator.catalogue import Catalogue
 from coordinator.devices import DeviceKeys, DeviceRegistry
 from coordinator.federated.superlink import SuperLink
 from coordinator.jobs import JobRunner
 from coordinator.parts import CoordinatorParts
+from coordinator.policy.in_force import InForce
 from coordinator.recording import Record, recorder
+from coordinator.reports import ReportDesk
 from coordinator.store import Store
 from policies import (
     DeviceVerifier,
-    Engine,
     ModelAccess,
+    Numbers,
     Purpose,
     Role,
     TokenIssuer,
@@ -142,8 +150,19 @@ def superlink(tmp_path: Path) -> SuperLink:
 
 
 @pytest.fixture
+def numbers() -> dict[str, Numbers]:
+    """What the policies' numbers are: under "now", if there are any."""
+    return {}
+
+
+@pytest.fixture
+def budget(numbers: dict[str, Numbers]) -> Budget:
+    return Budget(lambda: numbers.get("now"), 2)
+
+
+@pytest.fixture
 async def jobs(
-    store: Store, superlink: SuperLink, record: Record, keys: Keys
+    store: Store, superlink: SuperLink, record: Record, keys: Keys, budget: Budget
 ) -> AsyncIterator[JobRunner]:
     runner = JobRunner(
         store=store,
@@ -151,7 +170,7 @@ async def jobs(
         record=record,
         key=keys.job,
         site=SITE,
-        cohort_minimum=2,
+        budget=budget,
         timeout_s=10,
     )
     yield runner
@@ -159,7 +178,33 @@ async def jobs(
 
 
 @pytest.fixture
+def approval(tmp_path: Path) -> Approval:
+    return Approval(tmp_path / "policy", SITE)
+
+
+@pytest.fixture
+def maker(tmp_path: Path, log: Log) -> ReportMaker:
+    """What makes reports over the coordinator's own log, and records them in one of reports."""
+    key, folder = Ed25519PrivateKey.generate(), tmp_path / "reports"
+    recorded_in = LogSource(folder=folder, verifier=NoteVerifier(f"{SITE}/reports", key.public_key()))
+
+    def sources() -> list[LogSource]:
+        made = [recorded_in] if (folder / "checkpoint").exists() else []
+        return [LogSource(folder=tmp_path / "log", verifier=log.verifier), *made]
+
+    return ReportMaker(
+        SITE,
+        sources,
+        lambda: Log.open(folder, origin=recorded_in.verifier.name, key=key),
+        recorded_in,
+        uuid4,
+    )
+
+
+@pytest.fixture
 async def api(
+    approval: Approval,
+    tmp_path: Path,
     store: Store,
     log: Log,
     record: Record,
@@ -168,14 +213,20 @@ async def api(
     releases: ReleaseFolder,
     superlink: SuperLink,
     jobs: JobRunner,
+    budget: Budget,
+    maker: ReportMaker,
 ) -> AsyncIterator[Api]:
     access = ModelAccess(roles=(Role.CLINICIAN,), purposes=(Purpose.TREAT,))
+    bundle = build_bundle(("base",), name=SITE, version=1, models={"sepsis": access})
     device_keys = DeviceKeys()
     parts = CoordinatorParts(
         site=SITE,
         settings=CoordinatorSettings(cohort_minimum=2),
         log=log,
-        engine=Engine(build_bundle(("base",), name=SITE, version=1, models={"sepsis": access})),
+        in_force=InForce(approval.keeper(bundle), PolicyFolder(approval.folder), record),
+        desk=approval.desk(),
+        log_sources=lambda: [LogSource(folder=tmp_path / "log", verifier=log.verifier)],
+        record=record,
         tokens=TokenVerifier([keys.issuer.public_key()], SITE),
         pseudonymizer=Pseudonymizer(bytes(32)),
         releases=Catalogue(releases, store, record),
@@ -183,10 +234,14 @@ async def api(
         keys=device_keys,
         devices=DeviceVerifier(device_keys.key_of, SITE),
         jobs=jobs,
+        budget=budget,
         superlink=superlink,
+        reports=ReportDesk(maker),
         trust={"release_keys": ["0" * 64], "job_keys": ["1" * 64]},
         url="http://coordinator",
     )
     transport = httpx.ASGITransport(build_app(parts))
     async with httpx.AsyncClient(transport=transport, base_url="http://coordinator") as client:
+        parts.reports.start()
         yield Api(parts, client, TokenIssuer(keys.issuer, SITE))
+        await parts.reports.close()

@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,13 @@ async def test_a_code_becomes_a_device_once(registry, recorded):
     (entry,) = recorded()
     assert isinstance(entry, DeviceRecord)
     assert (entry.device, entry.change, entry.subjects) == (device.id, DeviceChange.ENROLLED, 1)
+
+
+async def test_a_code_can_be_read_aloud_and_given_as_an_option(registry, monkeypatch):
+    # These bytes begin with a dash in base64url; a command line takes that for an option's name.
+    monkeypatch.setattr("coordinator.devices.secrets.token_bytes", lambda size: b"\xf8" * size)
+    code, _ = await registry.issue_code("US-CA", [], 60)
+    assert re.fullmatch(r"[A-Z2-7]{32}", code)
 
 
 async def test_of_devices_that_race_for_a_code_one_is_enrolled(registry, recorded):

@@ -16,15 +16,17 @@ from support.sites import free_port
 from bedside.children import bedside_command
 
 SDK_README = Path(__file__).parents[2] / "client_sdk/python/README.md"
+GRPC_PAGE = Path(__file__).parents[2] / "docs/reference/grpc.md"
 QUICK_START = Path(__file__).parents[2] / "docs/tutorials/quick-start.md"
 
 
 class Up:
     def __init__(self, folder):
         self.folder = folder
-        self.port, coordinator_port = free_port(), free_port()
+        self.port, coordinator_port, console_port = free_port(), free_port(), free_port()
         (folder / "bedside.toml").write_text(
             f"[gateway]\nport = {self.port}\n[coordinator]\nport = {coordinator_port}\n"
+            f"[console]\nport = {console_port}\n"
         )
         self.process = subprocess.Popen(
             bedside_command("up"),
@@ -108,6 +110,16 @@ def test_the_sdks_quick_start_works_as_it_is_written(up):
     assert record.startswith("clinic/gateway-1#")
 
 
+def test_the_grpc_example_works_as_it_is_written(up):
+    code = re.findall(r"```python\n(.*?)```", GRPC_PAGE.read_text(), re.DOTALL)[0]
+    (token,) = re.findall(r"export TOKEN=(\S+)", up.output)
+    (address,) = re.findall(r"^  gRPC +(\S+)", up.output, re.MULTILINE)
+    names = {"token": token, "address": address}
+    exec(compile(code, "grpc.md", "exec"), names)
+    assert names["probabilities"].shape == (1, 2)
+    assert names["record"].startswith("clinic/gateway-1#")
+
+
 def test_its_command_line_reads_what_it_recorded(up):
     call("GET", f"http://127.0.0.1:{up.port}/v2/models/breast-cancer")
     for command, expected in {
@@ -118,6 +130,7 @@ def test_its_command_line_reads_what_it_recorded(up):
         "bedside models list": "breast-cancer",
         "bedside policy check": "policies are valid",
         "bedside policy test": "cases passed",
+        "bedside console user list": "account",
         "bedside policy explain --role clinician --jurisdiction DE": "GDPR Art. 44",
     }.items():
         done = up.shell(command)
@@ -164,7 +177,7 @@ def test_errors_are_one_clear_line_and_never_a_traceback(tmp_path, arguments, wo
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "demo", "gateway", "node", "coordinator", "token", "audit", "policy", "models", "device"],
+    ["up", "demo", "gateway", "node", "coordinator", "console", "token", "audit", "policy", "models"],
 )
 def test_every_command_explains_itself(command):
     done = subprocess.run(

@@ -20,6 +20,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support.policy import Approval
 
 from audit import Log, Pseudonymizer
 from audit.records import AnyRecord, decode
@@ -38,7 +39,7 @@ from coordinator import (
     sign_release,
 )
 from coordinator.run import CoordinatorInputs
-from policies import Engine, ModelAccess, Purpose, Role, TokenIssuer, TokenVerifier, build_bundle
+from policies import ModelAccess, Purpose, Role, TokenIssuer, TokenVerifier, build_bundle
 
 # Flower makes messages inside the process of a task only; tests make them in their own.
 TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
@@ -152,6 +153,8 @@ async def _coordinator(
     releases.publish(sign_release(release, release_key), artifact)
     access = ModelAccess(roles=(Role.CLINICIAN,), purposes=(Purpose.TREAT,))
     log = await Log.open(folder / "log", origin=f"{SITE}/coordinator", key=Ed25519PrivateKey.generate())
+    bundle = build_bundle(("base",), name=SITE, version=1, models={MODEL: access})
+    approval = Approval(folder / "policy", SITE)
     listener = socket.create_server(("127.0.0.1", 0))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
@@ -161,7 +164,9 @@ async def _coordinator(
                 settings=CoordinatorSettings.model_validate(settings),
                 folder=folder / "coordinator",
                 log=log,
-                engine=Engine(build_bundle(("base",), name=SITE, version=1, models={MODEL: access})),
+                policies=approval.keeper(bundle),
+                desk=approval.desk(),
+                log_sources=list,
                 tokens=TokenVerifier([issuer_key.public_key()], SITE),
                 pseudonymizer=Pseudonymizer(bytes(32)),
                 releases=releases,

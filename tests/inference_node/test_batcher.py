@@ -117,11 +117,9 @@ async def test_a_request_that_is_too_late_is_refused_and_not_run():
         return double(feed, outputs)
 
     to = batcher(run)
-    late = submit(to, 1, deadline=time.monotonic() - 1)
-    in_time = submit(to, 2, deadline=time.monotonic() + 60)
     with pytest.raises(DeadlineExceeded):
-        await late
-    await in_time
+        submit(to, 1, deadline=time.monotonic() - 1)
+    await submit(to, 2, deadline=time.monotonic() + 60)
     assert seen == [2.0]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from inference_node import InferResponse, InputInvalid, Tensor, decode_request, encode_response
-from inference_node.codec import decode_response, encode_request
+from inference_node.codec import check_text, decode_response, encode_request
 from inference_node.oip import DTYPES, InferRequest, RequestedOutput, datatype_of
 
 SECRET = "secret-7f3a"
@@ -103,6 +103,13 @@ def test_an_input_may_be_named_without_data():
         json_body(data=None, parameters={"binary_data_size": True}),
         b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}',
         json.dumps({"inputs": [json.loads(json_body())["inputs"][0]] * 2}).encode(),
+        # Not the JSON library's own errors, but the interpreter's.
+        b"[" * 100_000,
+        b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        json_body(data=[1, 2]).replace(b"[1, 2]", b"[" * 5000 + b"1" + b"]" * 5000),
+        json_body(data=[1, 2]).replace(b'"name"', b'"more": ' + b'{"a":' * 5000 + b"1, " + b'"name"'),
+        json_body(data=[1, 2]).replace(b'"x"', b'"\xff"'),
+        json_body(data=[1, 2]).replace(b"[1, 2]", b"[" + b"9" * 5000 + b", 1]"),
     ],
 )
 def test_malformed_bodies_are_refused_without_quoting_them(body):
@@ -131,3 +138,48 @@ def test_a_binary_body_that_was_cut_off_is_refused(tensor, data):
 def test_every_numpy_type_has_a_name():
     for name, dtype in DTYPES.items():
         assert datatype_of(np.empty(0, dtype=dtype)) == name
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+def test_a_number_too_large_for_its_datatype_is_refused_not_made_infinite(datatype, nested):
+    largest = {"FP16": "70000", "FP32": "1e39", "FP64": "1e999", "BF16": "1e39"}[datatype]
+    data = f"[[{largest}]]" if nested else f"[{largest}]"
+    body = f'{{"inputs":[{{"name":"x","shape":[1,1],"datatype":"{datatype}","data":{data}}}]}}'
+    with pytest.raises(InputInvalid):
+        decode_request(body.encode())
+
+
+@given(
+    values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20),
+    datatype=st.sampled_from(["FP32", "FP64"]),
+    nested=st.booleans(),
+)
+def test_flat_and_nested_floats_take_different_roads_to_the_same_tensor(values, datatype, nested):
+    data = [values] if nested else values
+    tensor = {"name": "x", "shape": [1, len(values)], "datatype": datatype, "data": data}
+    # Past what is looked at first: a long id pushes the datatype out of sight.
+    for request_id in ("", "i" * 2000):
+        body = json.dumps({"id": request_id, "inputs": [tensor]}).encode()
+        array = decode_request(body).inputs[0].array
+        assert array is not None
+        assert array.dtype == DTYPES[datatype]
+        assert array.tolist() == [values]
+
+
+def test_bytes_that_json_cannot_carry_are_seen_before_they_are_encoded():
+    array = np.array([b"\xff"], dtype=object)
+    output = Tensor(name="y", datatype="BYTES", shape=(1,), array=array)
+    response = InferResponse(model_name="m", model_version="1", outputs=[output])
+    for request in (None, InferRequest(inputs=[]), asking("y", binary=False)):
+        with pytest.raises(InputInvalid, match="ask for it in binary"):
+            check_text(response, request)
+        with pytest.raises(InputInvalid):
+            encode_response(response, request)
+    for request in (InferRequest(inputs=[], binary_output=True), asking("y", binary=True)):
+        check_text(response, request)
+        assert encode_response(response, request)[0].endswith(b"\x01\x00\x00\x00\xff")
+
+
+def asking(name, *, binary):
+    return InferRequest(inputs=[], outputs=[RequestedOutput(name=name, binary=binary)])

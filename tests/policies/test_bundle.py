@@ -78,14 +78,14 @@ OTHER = POLICY.replace('"own"', '"other"')
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{POLICY};\n\n{OTHER} when {{ context.nothing }};", r"own/own.cedar:9: .*nothing"),
-        (POLICY.replace('@cite("c")\n', "") + ";", r"own/own.cedar:3: .*@cite"),
-        (f"{POLICY};\n{POLICY};", r"own/own.cedar:8: @id\(own\) is taken"),
-        (f"{POLICY} when;", r"own/own.cedar:4: .*does not parse"),
+        (f"{POLICY};\n\n{OTHER} when {{ context.nothing }};", r"own/own.cedar:9:72: .*nothing"),
+        (POLICY.replace('@cite("c")\n', "") + ";", r"own/own.cedar:3:1: .*@cite"),
+        (f"{POLICY};\n{POLICY};", r"own/own.cedar:5:1: @id\(own\) is taken"),
+        (f"{POLICY} when;", r"own/own.cedar:4:61: .*does not parse"),
         (POLICY.replace('"own"', '"Own Policy"') + ";", "lower-case"),
     ],
 )  # fmt: skip
-def test_an_invalid_policy_names_its_file_and_line(tmp_path, text, message):
+def test_an_invalid_policy_names_its_file_line_and_column(tmp_path, text, message):
     with pytest.raises(BundleInvalid, match=message):
         pack(tmp_path, text)
 

@@ -3,8 +3,16 @@ import shutil
 
 import pytest
 
-from policies import BundleInvalid, CasesInvalid, build_bundle, check_packs, run_cases
+from policies import (
+    BundleInvalid,
+    CasesInvalid,
+    build_bundle,
+    check_packs,
+    run_cases,
+    untested_policies,
+)
 from policies.pack import PACKS
+from policies.yaml_text import read_yaml
 
 NAMES = ("base", "hipaa", "gdpr", "residency")
 GDPR, DATA, SCHEMA = "gdpr/gdpr.cedar", "gdpr/data.toml", "base/base.cedarschema"
@@ -31,8 +39,52 @@ def test_every_case_comes_out_as_the_packs_say_and_no_policy_is_untested():
     assert {result.pack for result in run.results} == set(NAMES)
 
 
-def test_the_packs_that_ship_have_no_findings():
-    assert check_packs(NAMES) == ()
+@pytest.mark.parametrize(
+    "names", [NAMES, *((("base",) if n == "base" else ("base", n)) for n in NAMES)]
+)
+def test_the_packs_that_ship_have_no_findings(names):
+    assert check_packs(names) == ()
+
+
+IDLE = """@id("idle")
+@title("t")
+@cite("c")
+{} (
+  principal,
+  action == Action::"place",
+  resource
+)
+when {{ {} }};
+"""
+
+
+@pytest.mark.parametrize(
+    ("effect", "condition", "finding"),
+    [
+        (
+            "permit",
+            'context.purpose == "TREAT" && context.purpose == "HRESCH"',
+            "idle/idle.cedar:4:1: idle is unreachable",
+        ),
+        ("permit", "!context.carries_payload && resource is Node", "idle is unreachable"),
+        ("forbid", "!(principal in context.model.roles)", "idle/idle.cedar:4:1: idle is shadowed"),
+        ("forbid", 'context.data_class == "synthetic"', None),
+    ],
+)
+def test_a_policy_that_does_nothing_is_found(packs, effect, condition, finding):
+    (packs / "idle").mkdir()
+    (packs / "idle/pack.toml").write_text('name = "idle"\nrequires = ["base"]\n')
+    (packs / "idle/idle.cedar").write_text(IDLE.format(effect, condition))
+    found = [str(each) for each in check_packs((*NAMES, "idle"), root=packs)]
+    # What duplicates a policy shadows it as well.
+    own = [each for each in found if " idle is " in each]
+    assert len(own) == (finding is not None)
+    assert all(finding in each for each in own)
+    if finding and "shadowed" in finding:
+        text = (packs / "idle/idle.cedar").read_text()
+        (packs / "idle/idle.cedar").write_text(text.replace("forbid", '@redundant("why")\nforbid'))
+        found = [str(each) for each in check_packs((*NAMES, "idle"), root=packs)]
+        assert not any(" idle is " in each for each in found)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +93,7 @@ def test_a_pack_says_what_it_covers(name):
     text = build_bundle(NAMES, name="n", version=1, models={})
     ids = [
         line.split('"')[1]
-        for file in text.policies
+        for file in (*text.policies, *text.invariants)
         if file.path.startswith(f"{name}/")
         for line in file.text.splitlines()
         if line.startswith("@id(")
@@ -67,6 +119,18 @@ def test_a_changed_rule_fails_a_case(packs, file, before, after):
     assert any("expected" in problem for result in run.results for problem in result.problems)
 
 
+def test_norway_is_a_country():
+    assert read_yaml("{a: NO, b: true, c: '1'}", "p", dict) == {"a": "NO", "b": True, "c": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "p: it is empty"), ("a" * 2**20 + "b", "longer than")]
+)
+def test_cases_are_neither_empty_nor_without_bounds(text, message):
+    with pytest.raises(CasesInvalid, match=message):
+        read_yaml(text, "p", dict)
+
+
 def test_a_policy_without_a_case_is_named(packs):
     (packs / "own").mkdir()
     (packs / "own/pack.toml").write_text('name = "own"\nrequires = ["base"]\n')
@@ -77,21 +141,39 @@ def test_a_policy_without_a_case_is_named(packs):
     run = run_cases((*NAMES, "own"), root=packs)
     assert run.passed
     assert [text.id for text in run.untested] == ["own-rule"]
+    found = [str(each) for each in untested_policies((*NAMES, "own"), root=packs)]
+    assert "own/own.cedar:4:1: no case exercises own-rule" in found
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('candidates = ["node:us"]', 'candidates = ["node:mars"]', "no place 'node:mars'"),
-        ('purpose = "HRESCH"', 'purpose = "FUN"', "purpose"),
-        ('packs = ["base", "hipaa", "gdpr", "residency"]', 'packs = ["base", "hippa"]', "'hippa'"),
-        ("[[case]]", "[[cases]]", "unknown field"),
-        ("[[case]]", "[[case", "base/tests.toml"),
-        ('[places."node:us"]', '[places."cloud:us"]', "neither node"),
+        ("candidates: [node:us]", "candidates: [node:mars]", "no place 'node:mars'"),
+        ("purpose: HRESCH", "purpose: FUN", r"base/tests.yaml:\d+:\d+: .*FUN"),
+        ("[base, hipaa, gdpr, residency]", "[base, hippa]", "'hippa'"),
+        ("cases:", "case:", r"base/tests.yaml:9:1: .*unknown field `case`"),
+        ("cases:", "cases: [", r"base/tests.yaml:\d+:\d+: not valid YAML"),
+        ("node:us: {", "cloud:us: {", "neither node"),
+        (
+            "jurisdiction: US-CA }\n    cand",
+            "jurisdiction: {} }\n    cand",
+            r"24:\d+: .*\$.cases\[2\].facts.jurisdiction",
+        ),
+        (
+            "    permitted: []",
+            "    permitted: []\n    permitted: []",
+            r"14:5: 'permitted' is given twice",
+        ),
+        ("permitted: []", "permitted: &a []", r"13:16: anchors and aliases"),
+        ("permitted: []", "permitted: *a", r"13:16: anchors and aliases"),
+        ("permitted: []", "permitted: !!python/tuple []", r"13:16: tags are not used"),
+        ("permitted: []", "permitted: " + "[" * 20, r"13:29: it is nested deeper than 16"),
+        ("permitted: []", "? [a]\n    : b", r"13:7: a key is one word"),
+        ("permitted: []", "permitted: \a", "not valid YAML"),
     ],
 )
 def test_cases_that_make_no_sense_are_refused(packs, before, after, message):
-    change(packs / "base/tests.toml", before, after)
+    change(packs / "base/tests.yaml", before, after)
     with pytest.raises(CasesInvalid, match=message):
         run_cases(NAMES, root=packs)
 
@@ -99,26 +181,27 @@ def test_cases_that_make_no_sense_are_refused(packs, before, after, message):
 @pytest.mark.parametrize(
     ("file", "before", "after", "finding"),
     [
-        (GDPR, '"TREAT" &&', '"TREATT" &&', 'gdpr.cedar:4: "TREATT" is no purpose'),
-        (GDPR, '"limited"]', '"limitted"]', 'gdpr.cedar:4: "limitted" is no data_class'),
-        (GDPR, '"EEA"', '"EAA"', 'gdpr.cedar:4: Jurisdiction::"EAA" is neither'),
-        (GDPR, '"clinician"', '"doctor"', 'gdpr.cedar:4: Role::"doctor" does not exist'),
-        (GDPR, "context.purpose", "context.porpoise", "gdpr.cedar:4: .*porpoise"),
-        (GDPR, '@id("gdpr-care")\n', "", "gdpr.cedar:3: every policy needs @id"),
-        (GDPR, "@cite(", "@site(", "gdpr.cedar:4: @site means nothing here"),
-        (GDPR, '"gdpr-care"', '"hipaa-treatment"', "gdpr.cedar:4: .* is taken by hipaa/hipaa.cedar:4"),
-        (GDPR, "&&\n", "\n", "gdpr.cedar:4: the policy does not parse"),
+        (GDPR, '"TREAT" &&', '"TREATT" &&', 'gdpr.cedar:12:23: "TREATT" is no purpose'),
+        (GDPR, '"limited"]', '"limitted"]', 'gdpr.cedar:13:12: "limitted" is no data_class'),
+        (GDPR, '"EEA"', '"EAA"', 'gdpr.cedar:11:42: Jurisdiction::"EAA" is neither'),
+        (GDPR, '"clinician"', '"doctor"', 'gdpr.cedar:5:23: Role::"doctor" does not exist'),
+        (GDPR, "context.purpose", "context.porpoise", "gdpr.cedar:12:11: .*porp"),
+        (GDPR, '@id("gdpr-care")\n', "", "gdpr.cedar:3:1: every policy needs @id"),
+        (GDPR, "@cite(", "@site(", "gdpr.cedar:3:1: @site means nothing here"),
+        (GDPR, '"gdpr-care"', '"hipaa-treatment"', "gdpr.cedar:1:1: .* is taken by .*hipaa.cedar:4"),
+        (GDPR, "&&\n", "\n", "gdpr.cedar:12:3: the policy does not parse"),
         (GDPR, "@id", "  @id", "gdpr.cedar:1: not laid out"),
         (GDPR, '"review"', '"Review it"', "gdpr.cedar:.*: the obligation 'Review it'"),
-        (GDPR, "principal in Role", "principal == ?principal", "gdpr.cedar:4: .*parse"),
+        (GDPR, "principal in Role", "principal == ?principal", "gdpr.cedar:5:16: .*parse"),
         (GDPR, '@cite("GDPR Art. 9(1)")', '@cite("c")\n@obligation("x")', "stands on a permit"),
         (SCHEMA, "entity Api;", "entity Api", "base.cedarschema:.*schema"),
         (SCHEMA, "resource: [Api]", "resource: [Apy]", "base.cedarschema:[1-9].*Apy"),
-        (DATA, '"NO"', '"Norway"', "'Norway' in the group EEA is neither"),
-        (DATA, "[groups.EEA]", "[groups.EU]", "the group 'EU' must be"),
-        (DATA, '"NO"', '"GOVERNED"', "the group EEA contains itself"),
-        (DATA, "checked = 2026-11-23\n", "", "gdpr/data.toml: .*checked"),
-        (DATA, "[groups", "[group", "gdpr/data.toml: .*unknown field"),
+        (DATA, '"NO"', '"Norway"', "gdpr/data.toml:10:16: 'Norway' in the group EEA is neither"),
+        (DATA, "[groups.EEA]", "[groups.EU]", "gdpr/data.toml:5:9: the group 'EU' must be"),
+        (DATA, '"NO"', '"GOVERNED"', r"gdpr/data.toml:5:9: .*itself: EEA > GOVERNED > EEA"),
+        (DATA, "checked = 2026-11-24\n", "", "gdpr/data.toml:5:2: .*checked"),
+        (DATA, "[groups", "[group", "gdpr/data.toml:5:2: .*unknown field"),
+        (DATA, "[groups.EEA]", "[groups.EEA", r"gdpr/data.toml:5:\d+: not valid TOML"),
         ("gdpr/pack.toml", '"base"', '"bases"', "requires the pack 'bases'"),
         ("gdpr/pack.toml", '"gdpr"', '"other"', "named as its folder"),
     ],

@@ -6,13 +6,28 @@ gateway forgets requests that it answered.
 """
 
 import http.client
+import json
+import random
 import resource
+import socket
 import threading
+from urllib.parse import urlsplit
 
-from support import call, records_of
-from support.sites import ROW
+import pytest
+from grpc import StatusCode
+from support import GatewayProcess, call, linear_model, make_site, records_of
+from support.grpc import Caller, row
+from support.models import stepping_model
+from support.sites import ROW, free_port
 
-from audit.records import Outcome, RequestRecord
+from audit import open_checkpoint
+from audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from audit.records import Action, Outcome, RequestRecord
+from audit.verify import read_entries
+from bedside.config import EXAMPLE_ACCESS
+from inference_node import NodeSettings
+from inference_node.schema import message_class
+from policies import Role
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -46,6 +61,149 @@ def test_an_answer_is_held_back_while_the_disk_cannot_be_written(gateway):
     assert len(served) == 2
 
 
+def test_over_grpc_an_answer_is_held_back_as_well(gateway):
+    with Caller(gateway.grpc_address, gateway.token()) as caller:
+        assert caller.infer().code is StatusCode.OK
+        limit_files(gateway, 0)
+        for _ in range(3):
+            answer = caller.infer()
+            assert (answer.code, answer.message) == (StatusCode.UNAVAILABLE, None)
+            assert answer.trailing["bedside-problem"] == "log-unavailable"
+            assert answer.trailing["retry-after"] == "5"
+        (response,) = caller.stream([row(id="s")])
+        assert "audit log" in response.error_message
+        assert not response.infer_response.outputs
+        assert not caller.call("ServerReady").message.ready
+        limit_files(gateway, UNLIMITED)
+        answers = [caller.infer() for _ in range(3)]
+        (response,) = caller.stream([row(id="s")])
+        assert response.infer_response.outputs
+    gateway.stop()
+    records = records_of(gateway.site)
+    served = [r.action for r in records if r.outcome is Outcome.SERVED]
+    assert served == [Action.INFER] * 4 + [Action.STREAM, Action.STREAM_END]
+    for answer in answers:
+        assert records[int(answer.trailing["bedside-record"].partition("#")[2])].status == 200
+
+
+@pytest.fixture
+def managed(tmp_path):
+    """A gateway whose models an operator loads, one of them of many responses."""
+    repository = tmp_path / "repository"
+    linear_model(repository / "breast-cancer/1/model.onnx")
+    stepping_model(repository, steps=STEPS)
+    site = make_site(
+        tmp_path,
+        gateway={"grpc_port": free_port()},
+        node=NodeSettings(repository=repository),
+        models=dict.fromkeys(("breast-cancer", "halving"), EXAMPLE_ACCESS),
+    )
+    with GatewayProcess(site, tmp_path) as running:
+        yield running
+
+
+# More than what the sockets between them hold: nobody has sent the end before the first was read.
+STEPS = 60_000
+
+REPOSITORY = {
+    ("POST", "/v2/repository/index"): Action.INDEX,
+    ("GET", "/v2/models/breast-cancer"): Action.MODELS,
+    ("GET", "/v2/models/breast-cancer/ready"): Action.MODELS,
+    ("GET", "/v2/models/breast-cancer/config"): Action.MODELS,
+    ("GET", "/v2/models/stats"): Action.STATISTICS,
+    ("POST", "/v2/repository/models/breast-cancer/unload"): Action.UNLOAD,
+    ("POST", "/v2/repository/models/breast-cancer/load"): Action.LOAD,
+}
+METHODS = {
+    "RepositoryIndex": ({}, Action.INDEX),
+    "ModelMetadata": ({"name": "breast-cancer"}, Action.MODELS),
+    "ModelReady": ({"name": "breast-cancer"}, Action.MODELS),
+    "ModelConfig": ({"name": "breast-cancer"}, Action.MODELS),
+    "ModelStatistics": ({}, Action.STATISTICS),
+    "RepositoryModelUnload": ({"model_name": "breast-cancer"}, Action.UNLOAD),
+    "RepositoryModelLoad": ({"model_name": "breast-cancer"}, Action.LOAD),
+}
+
+
+def test_repository_calls_are_answered_once_recorded_and_not_without(managed):
+    token = managed.token("it.ward", Role.OPERATOR)
+    answered = []
+    with Caller(managed.grpc_address, token) as caller:
+        for (method, path), action in REPOSITORY.items():
+            reply = call(method, managed.url + path, token=token)
+            assert reply.status == 200, (path, reply.body)
+            answered.append((reply.headers["bedside-record"], action))
+        for method, (fields, action) in METHODS.items():
+            answer = caller.call(method, message_class(f"{method}Request")(**fields))
+            assert answer.code is StatusCode.OK, (method, answer.details)
+            answered.append((answer.trailing["bedside-record"], action))
+        # Not even the last of them was answered before it was on the disk.
+        managed.kill()
+    managed.start()
+    limit_files(managed, 0)
+    for method, path in REPOSITORY:
+        reply = call(method, managed.url + path, token=token)
+        assert (reply.status, reply.json["type"]) == (503, "urn:bedside:problem:log-unavailable")
+        assert "bedside-record" not in reply.headers
+    with Caller(managed.grpc_address, token) as caller:
+        for method, (fields, _) in METHODS.items():
+            answer = caller.call(method, message_class(f"{method}Request")(**fields))
+            assert (answer.code, answer.message) == (StatusCode.UNAVAILABLE, None), method
+            assert answer.trailing["bedside-problem"] == "log-unavailable"
+    limit_files(managed, UNLIMITED)
+    managed.stop()
+    records = records_of(managed.site)
+    for record, action in answered:
+        recorded = records[int(record.partition("#")[2])]
+        assert (recorded.action, recorded.status) == (action, 200)
+
+
+def stream(gateway):
+    """Open a stream of events that is read as slowly as the caller likes; give its status and lines."""
+    url = urlsplit(f"{gateway.url}/v2/models/halving/infer_stream")
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    connection.request(
+        "POST", url.path, json.dumps(ROW), {"Authorization": f"Bearer {gateway.token()}"}
+    )
+    reply = connection.getresponse()
+    return connection, reply
+
+
+def test_a_stream_begins_and_ends_with_its_records_and_not_without(managed):
+    limit_files(managed, 0)
+    connection, reply = stream(managed)
+    assert reply.status == 503
+    assert b"outputs" not in reply.read()
+    connection.close()
+    limit_files(managed, UNLIMITED)
+
+    connection, reply = stream(managed)
+    assert (reply.status, reply.readline()[:5]) == (200, b"data:")
+    limit_files(managed, 0)
+    rest = reply.read()
+    connection.close()
+    assert b"event: end" not in rest
+    assert b"log-unavailable" in rest.rpartition(b"event: ")[2]
+    limit_files(managed, UNLIMITED)
+
+    connection, reply = stream(managed)
+    first = reply.readline()
+    opening = json.loads(first.removeprefix(b"data: "))["parameters"]["bedside_record"]
+    *_, end = reply.read().split(b"\n\n")[:-1]
+    # Told of the end, it is on the disk.
+    managed.kill()
+    connection.close()
+    told = json.loads(end.partition(b"data: ")[2])
+    managed.start()
+    managed.stop()
+    records = records_of(managed.site)
+    opened, ended = (records[int(name.partition("#")[2])] for name in (opening, told["record"]))
+    assert (opened.action, ended.action, opened.id) == (Action.STREAM, Action.STREAM_END, ended.id)
+    assert ended.responses == told["responses"] == STEPS
+
+
 def test_every_answer_names_its_record(gateway):
     replies = [infer(gateway) for _ in range(5)]
     gateway.stop()
@@ -70,14 +228,16 @@ def test_killing_the_gateway_under_load_loses_no_record_of_an_answered_request(g
             if reply.status == 200:
                 answered.add(reply.headers["bedside-record"])
 
-    seen = 0
-    for _ in range(3):
+    seen, signed = 0, []
+    moments = random.Random(164)
+    for _ in range(5):
         threads = [threading.Thread(target=load) for _ in range(8)]
         for thread in threads:
             thread.start()
-        enough = threading.Event()
-        while len(answered) < seen + 60:
+        enough, more = threading.Event(), moments.randrange(5, 90)
+        while len(answered) < seen + more:
             enough.wait(0.01)
+        signed.append(call("GET", f"{gateway.url}/checkpoint").body)
         gateway.kill()
         stop.set()
         for thread in threads:
@@ -93,3 +253,12 @@ def test_killing_the_gateway_under_load_loses_no_record_of_an_answered_request(g
         record = records[index]
         assert isinstance(record, RequestRecord)
         assert record.outcome is Outcome.SERVED
+    # Every checkpoint that anybody saw is of a beginning of the log as it is.
+    folder, verifier = gateway.site.log_folder("gateway-1"), gateway.site.log_verifier("gateway-1")
+    roots, frontier = [EMPTY_ROOT], Frontier()
+    for leaf in read_entries(folder, len(records)):
+        frontier.append(leaf_hash(leaf))
+        roots.append(frontier.root())
+    for note in signed:
+        checkpoint = open_checkpoint(note, [verifier])
+        assert checkpoint.root == roots[checkpoint.size]

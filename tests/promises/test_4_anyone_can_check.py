@@ -70,15 +70,26 @@ def mth(hashes):
 
 
 def test_an_outsider_verifies_the_log_from_its_published_formats(gateway):
-    for _ in range(300):
-        assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
     verifier = gateway.site.log_verifier("gateway-1")
-    note = fetch(f"{gateway.url}/checkpoint")
-    size, root = open_checkpoint(note, "clinic/gateway-1", verifier.key.public_bytes_raw())
-    assert size == 300
+    seen = []
+    for count in (40, 216, 44):
+        for _ in range(count):
+            assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
+        note = fetch(f"{gateway.url}/checkpoint")
+        seen.append(open_checkpoint(note, "clinic/gateway-1", verifier.key.public_bytes_raw()))
+        # The tiles of the edge as it is: 40 wide, complete, and 44 wide behind a complete one.
+        last = read_log(gateway.url, seen[-1][0])
+    assert [size for size, _ in seen] == [40, 256, 300]
+    size, root = seen[-1]
     entries, hashes = read_log(gateway.url, size)
     assert [hashlib.sha256(b"\x00" + entry).digest() for entry in entries] == hashes
     assert mth(hashes) == root
+    assert last == (entries, hashes)
+    # What was signed earlier is a beginning of what is signed now, and its tiles can still be had.
+    for earlier, signed in seen:
+        assert mth(hashes[:earlier]) == signed
+        assert read_log(gateway.url, earlier) == (entries[:earlier], hashes[:earlier])
+    assert fetch(f"{gateway.url}/{path('1', 0, 1)}") == mth(hashes[:256])
     assert json.loads(entries[0])["policies"] == ["hipaa-treatment"]
     with pytest.raises(InvalidSignature):
         open_checkpoint(

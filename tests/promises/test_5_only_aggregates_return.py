@@ -160,6 +160,7 @@ def test_a_device_answers_a_job_that_its_coordinator_signed(device):
 REFUSED = {
     "another key": lambda: sign_job(job(), Ed25519PrivateKey.generate()),
     "a smaller cohort": lambda: sign_job(job(cohort_minimum=2), KEY),
+    "a smaller cohort than policies have come to ask for": lambda: sign_job(job(cohort_floor=4), KEY),
     "another site": lambda: sign_job(job(site="elsewhere"), KEY),
     "an expired job": lambda: sign_job(job(expires=NOW - timedelta(seconds=1)), KEY),
     "another kind": lambda: sign_job(job(kind="exfiltrate"), KEY),

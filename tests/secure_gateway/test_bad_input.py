@@ -51,10 +51,21 @@ CASES = {
         INFER, ROW, {"Inference-Header-Content-Length": "x"}, 400, "body-malformed"),
     "a header length past the body": (
         INFER, ROW, {"Inference-Header-Content-Length": "9999"}, 400, "body-malformed"),
+    "a header length of 5,000 digits": (
+        INFER, ROW, {"Inference-Header-Content-Length": "9" * 5000}, 400, "body-malformed"),
+    "data in 1,000 lists": (INFER, b"[" * 2000 + b"]" * 2000, {}, 400, "body-malformed"),
+    "a name that is not UTF-8": (
+        INFER, b'{"inputs":[{"name":"\xff","shape":[1],"datatype":"FP32","data":[1]}]}', {},
+        400, "body-malformed"),
     "a path that is not there": ("/v2/nothing", ROW, {}, 404, "not-found"),
     "a path outside the API": ("/admin", ROW, {}, 404, "not-found"),
     "placement with an unknown member": (
         "/v1/placements", {"model": "breast-cancer", "why": 1}, {}, 400, "body-malformed"),
+    "placement in 1,000 lists": ("/v1/placements", b"[" * 20000, {}, 400, "body-malformed"),
+    "placement that is not UTF-8": (
+        "/v1/placements", b'{"model": "\xff"}', {"Content-Type": "application/json"},
+        400, "body-malformed"),
+    "an oversized placement": ("/v1/placements", b" " * 65537, {}, 413, "body-too-large"),
     "a receipt that was not given out": (
         "/v1/receipts",
         {"id": "00000000-0000-4000-8000-000000000000", "token": "x", "model_digest": "0" * 64,
@@ -68,7 +79,8 @@ def test_bad_requests(gateway, case):
     path, body, headers, status, problem = CASES[case]
     reply = call("POST", gateway.url + path, token=gateway.token(), headers=headers, body=body)
     assert reply.status == status
-    assert reply.headers["content-type"] == "application/problem+json"
+    plain = path.startswith("/v2")
+    assert reply.headers["content-type"] == f"application/{'json' if plain else 'problem+json'}"
     document = reply.json
     assert document["type"] == f"urn:bedside:problem:{problem}"
     assert document["status"] == status

@@ -107,14 +107,14 @@ class Place:
         }
         self.registry.sign(self.site, serial, [device])
 
-    async def ask(self, subject=SUBJECT, **headers):
+    async def ask(self, subject=SUBJECT, body=ASK, **headers):
         return await asyncio.to_thread(
             call,
             "POST",
             self.gateway.infer_url,
             token=self.gateway.token(),
             headers={"Bedside-Subject": subject, **headers},
-            body=ASK,
+            body=body,
         )
 
 
@@ -158,6 +158,20 @@ async def test_the_device_answers_from_its_own_row(place):
     place.gateway.stop()
     record = records_of(place.site)[-1]
     assert (record.placement, record.model_digest) == ("device:phone", place.release.digest)
+
+
+ONLY_NODES = {
+    "quantiles": {"parameters": {"quantiles": "0.5"}},
+    "classes": {"outputs": [{"name": "y", "parameters": {"classification": 1}}]},
+    "no class": {"outputs": [{"name": "y", "parameters": {"classification": 0}}]},
+}
+
+
+@pytest.mark.parametrize("asked", ONLY_NODES.values(), ids=ONLY_NODES)
+async def test_what_only_nodes_compute_is_not_left_out_in_silence(place, asked):
+    async with connected(place):
+        reply = await place.ask(body={**ASK, **asked})
+    assert (reply.status, reply.json["type"]) == (400, "urn:bedside:problem:input-invalid")
 
 
 async def test_while_the_device_is_away_nothing_runs_elsewhere(place):
@@ -213,6 +227,7 @@ FRAMES = {
     "no JSON": "{",
     "an unknown frame": '{"type": "shutdown"}',
     "a nameless result": '{"type": "result", "id": 1}',
+    "100,000 lists": '{"type":"result","id":1,"outputs":' + "[" * 100_000,
     "a strange digest": '{"type":"result","id":1,"version":"1","digest":"x","outputs":[]}',
 }
 
@@ -235,6 +250,7 @@ ANSWERS = {
     "another model": ({"digest": "ab" * 32}, 502),
     "a version that was never released": ({"version": "7"}, 502),
     "a tensor that is none": ({"outputs": [{**OUTPUT, "shape": [2]}]}, 502),
+    "a number past 64 bits": ({"outputs": [{**OUTPUT, "datatype": "INT64", "data": [2**70]}]}, 502),
     "text for numbers": ({"outputs": [{**OUTPUT, "data": ["x"]}]}, 502),
 }
 

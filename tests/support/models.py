@@ -36,6 +36,23 @@ def linear_model(path: Path, *, features: int = 3, classes: int = 2, dtype=np.fl
     return weights
 
 
+def identity_model(path: Path, **outputs: int) -> None:
+    """Write a model whose FP32 outputs are consecutive columns of its input x, as many as each says."""
+    names = list(outputs)
+    shape = {name: ["rows", columns] for name, columns in outputs.items()}
+    graph = helper.make_graph(
+        [helper.make_node("Split", ["x", "sizes"], names, axis=1)],
+        "identity",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", sum(outputs.values())])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape[name]) for name in names],
+        [numpy_helper.from_array(np.array(list(outputs.values()), np.int64), "sizes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+
+
 def publish_linear(
     site: Site, folder: Path, *, model: str = "breast-cancer", version: int = 1
 ) -> Release:
@@ -55,4 +72,29 @@ def publish_linear(
     return site.releases().publish(document, path)[0]
 
 
-__all__ = ["TensorProto", "linear_model", "publish_linear"]
+def stepping_model(repository: Path, name: str = "halving", *, steps: int = 1000) -> None:
+    """Write a model of many responses: each halves the last, x float32 [rows, 3] to y of that shape."""
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    shape = ["rows", 3]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "half"], ["y"])],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.float32(0.5), "half")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    onnx.save(model, str(folder / "model.onnx"))
+    (folder.parent / "config.pbtxt").write_text(
+        f"""
+        max_batch_size: 8
+        model_transaction_policy {{ decoupled: true }}
+        parameters {{ key: "feedback" value {{ string_value: "y:x" }} }}
+        parameters {{ key: "steps" value {{ string_value: "{steps}" }} }}
+        """
+    )
+
+
+__all__ = ["TensorProto", "identity_model", "linear_model", "publish_linear", "stepping_model"]

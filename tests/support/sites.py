@@ -1,7 +1,8 @@
+import itertools
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,10 @@ from bedside.up import environment_of
 from policies import Role
 from secure_gateway import GatewaySettings
 
+LOWEST_PORT = 12_000
+SHARES = 8
+LEAST_SHARE = 100
+
 ROW = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.1, 0.2, 0.3]}]}
 
 
@@ -23,9 +28,35 @@ def make_site(folder: Path, **settings: Any) -> Site:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that nobody has, and nobody is given until a server was started on it.
+
+    The system hands out ports for connections from its own range, and the other test processes draw
+    from shares of theirs, so that none of them takes it meanwhile.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                probe.listen()
+            except OSError:
+                continue
+            return port
+    raise AssertionError("the ports do not end")
+
+
+def _ports() -> Iterator[int]:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = max((first - LOWEST_PORT) // SHARES, LEAST_SHARE)
+    lowest = LOWEST_PORT + worker % SHARES * share
+    # Runs side by side, of two checkouts say, begin in different places.
+    start = os.getpid() % share
+    for number in itertools.count(start):
+        yield lowest + number % share
+
+
+_PORTS = _ports()
 
 
 class GatewayProcess:
@@ -34,6 +65,7 @@ class GatewayProcess:
     def __init__(self, site: Site, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.site = site
         self.url = f"http://127.0.0.1:{site.config.gateway.port}"
+        self.grpc_address = f"127.0.0.1:{site.config.gateway.grpc_port}"
         self.infer_url = f"{self.url}/v2/models/breast-cancer/infer"
         self.log = folder / "gateway.log"
         self._environment = {**environment_of(site.config), **(environment or {})}

@@ -16,6 +16,7 @@ from msgspec import Struct
 from bedside_client.enrolment import enroll
 from bedside_client.errors import ModelFailed, PackageRejected, Unavailable
 from bedside_client.http import parse, read
+from bedside_client.obligations import LocalObligations
 from bedside_client.packages import PackageStore, fetch
 from bedside_client.runtime import LocalModel
 from bedside_client.state import DeviceState
@@ -192,11 +193,12 @@ class Client:
         return await self._infer_there(model, version, inputs, headers)
 
     async def _infer_here(self, placement: Placement, inputs: Mapping[str, Array]) -> Prediction:
+        kept = LocalObligations.of(placement.obligations, placement.policies, placement.citations)
         started = time.perf_counter_ns()
         rows = max((len(value) for value in inputs.values()), default=0)
         try:
             digest, model = await self._local(placement)
-            outputs = await asyncio.to_thread(model.run, inputs)
+            outputs = kept.apply(await asyncio.to_thread(model.run, inputs))
         except (ModelFailed, PackageRejected):
             await self._receipt(placement, placement.model_digest or "0" * 64, 0, 0, "failed")
             raise

@@ -54,6 +54,7 @@ class SignedJob(Struct, frozen=True, kw_only=True):
     threshold: float
     bins: int
     cohort_minimum: int
+    cohort_floor: int = 0
     expires: datetime
 
 
@@ -145,7 +146,8 @@ def verify_job(state: DeviceState, document: bytes, now: datetime) -> SignedJob:
         raise JobRefused("the job is another site's")
     if job.expires < now:
         raise JobRefused("the job has expired")
-    if job.cohort_minimum < state.enrolment.cohort_minimum:
+    # What the device was told when it enrolled, or what policies have come to ask for since.
+    if job.cohort_minimum < max(state.enrolment.cohort_minimum, job.cohort_floor):
         raise JobRefused("the job accepts a smaller cohort than this device does")
     if not 1 <= job.bins <= BINS_MAX:
         raise JobRefused("the job asks for an impossible histogram")

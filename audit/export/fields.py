@@ -1,0 +1,58 @@
+"""What both forms of export say of a record: how grave it is, what it is called, and its fields."""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from audit.records import AnyRecord, Flag, Outcome, PolicyOutcome
+
+
+class Severity(IntEnum):
+    """How grave a record is, in syslog's numbers (RFC 5424 section 6.2.1)."""
+
+    WARNING = 4
+    NOTICE = 5
+    INFORMATIONAL = 6
+
+
+def severity_of(record: AnyRecord) -> Severity:
+    """Return how grave `record` is: an emergency or a failure is a warning, a refusal a notice."""
+    outcome = getattr(record, "outcome", None)
+    if Flag.BREAK_GLASS in getattr(record, "flags", ()):
+        return Severity.WARNING
+    if outcome in (Outcome.FAILED, Outcome.ABANDONED):
+        return Severity.WARNING
+    if outcome in (Outcome.REFUSED, PolicyOutcome.REFUSED):
+        return Severity.NOTICE
+    return Severity.INFORMATIONAL
+
+
+def kind_of(record: AnyRecord) -> str:
+    """Return the type of `record` as its canonical form names it, such as `request`."""
+    return str(type(record).__struct_config__.tag)
+
+
+def fields_of(leaf: bytes) -> Iterator[tuple[str, str | int | bool | list[str]]]:
+    """Yield the fields of a record's canonical form; those of an inner object are named `outer.inner`.
+
+    Places, which are arrays in that form, become text such as `node:us-1 US-CA on-premises`.
+    """
+    yield from _flat(msgspec.json.decode(leaf), "")
+
+
+def _flat(fields: dict[str, Any], prefix: str) -> Iterator[tuple[str, str | int | bool | list[str]]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", [_text(one) for one in value]
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 JSON
+    if isinstance(value, list):
+        return " ".join(filter(None, (_text(one) for one in value)))
+    return str(value)

@@ -1,0 +1,152 @@
+"""Group commit: what arrives while a batch is being made durable becomes the next batch."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from audit.errors import LogUnavailable
+from audit.tree import TileTree
+from audit.wal import WriteAheadLog
+
+BATCH_MAX: Final = 4096
+WAITING_MAX: Final = 65536
+
+# A lone record on a quick disk is written on the event loop: two hops between threads would cost as
+# much again as the write. Past this mean time of a write, the loop is never held up.
+INLINE_BELOW_S: Final = 400e-6
+
+_Waiting = tuple[bytes, "asyncio.Future[int]"]
+
+
+class GroupCommit:
+    """Writes what waits in batches, one at a time, and then adds it to the tree; on one event loop."""
+
+    def __init__(
+        self, wal: WriteAheadLog, tree: TileTree, threads: Executor, committed: Callable[[], None]
+    ) -> None:
+        """Write to `wal` on one of `threads`; `committed` is called after each batch."""
+        self._wal = wal
+        self._tree = tree
+        self._threads = threads
+        self._told = committed
+        self._waiting: list[_Waiting] = []
+        self._committing: asyncio.Future[Exception | None] | None = None
+        # What runs in place of the next batch, since it must not run beside one.
+        self._aside: tuple[Callable[[], None], asyncio.Future[None]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scheduled = False
+        # How many records the last batch held, and the moving average of what a lone write took.
+        self._last_batch = 0
+        self._write_s = 0.0
+        self.failed_at: float | None = None
+
+    def append(self, leaf: bytes) -> "asyncio.Future[int]":
+        """Queue one record; the future gives its index once it is durable and in the tree.
+
+        Raises:
+            LogUnavailable: at once if the queue is full; through the future if it cannot be written.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise LogUnavailable(f"{WAITING_MAX} records already wait for the log's disk")
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+        self._waiting.append((leaf, future))
+        self._schedule(loop)
+        return future
+
+    async def between_batches(self, step: Callable[[], None]) -> None:
+        """Run `step` on a thread when no batch is being written; records that come meanwhile wait."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._aside = (step, done)
+        self._schedule(loop)
+        await done
+
+    async def drain(self) -> None:
+        """Commit what waits."""
+        while self._waiting or self._committing is not None or self._scheduled:
+            await asyncio.sleep(0)
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._committing is None and not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        loop = asyncio.get_running_loop()
+        if self._aside is not None:
+            (step, done), self._aside = self._aside, None
+            self._committing = loop.run_in_executor(self._threads, _tried, step)
+            self._committing.add_done_callback(lambda result: self._stepped(result, done))
+            return
+        batch = self._waiting[:BATCH_MAX]
+        del self._waiting[: len(batch)]
+        leaves = [leaf for leaf, _ in batch]
+        lone, self._last_batch = len(batch) == self._last_batch == 1, len(batch)
+        if lone and self._write_s < INLINE_BELOW_S and not self._wal.full:
+            self._settle(batch, self._write(leaves))
+            return
+        committing = loop.run_in_executor(self._threads, self._write, leaves)
+        self._committing = committing
+        committing.add_done_callback(lambda done: self._committed(done, batch))
+
+    def _write(self, leaves: list[bytes]) -> Exception | None:
+        """Make `leaves` durable; return what went wrong."""
+        started = time.perf_counter()
+        error = _tried(lambda: self._wal.append(leaves, self._tree.size))
+        if error is None and len(leaves) == 1:
+            self._write_s += 0.1 * (time.perf_counter() - started - self._write_s)
+        return error
+
+    def _committed(self, done: "asyncio.Future[Exception | None]", batch: Sequence[_Waiting]) -> None:
+        self._committing = None
+        self._settle(batch, done.result())
+
+    def _settle(self, batch: Sequence[_Waiting], error: Exception | None) -> None:
+        if error is None:
+            self.failed_at = None
+            index = self._tree.size
+            self._tree.extend([leaf for leaf, _ in batch])
+            for position, (_, future) in enumerate(batch):
+                if not future.done():
+                    future.set_result(index + position)
+            self._told()
+        else:
+            self.failed_at = time.monotonic()
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(LogUnavailable(f"the log cannot be written: {reason}"))
+        self._go_on()
+
+    def _stepped(
+        self, result: "asyncio.Future[Exception | None]", done: "asyncio.Future[None]"
+    ) -> None:
+        self._committing = None
+        error = result.result()
+        if not done.done():
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting or self._aside is not None:
+            self._commit()
+
+
+def _tried(step: Callable[[], None]) -> Exception | None:
+    """Run `step`; return what went wrong: whoever waits must be told, whatever it is."""
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 see above
+        return error
+    return None

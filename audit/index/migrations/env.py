@@ -1,0 +1,29 @@
+"""Runs the search index's migrations; called by alembic, with the index's own asynchronous drivers."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from audit.index.tables import metadata
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply what is missing."""
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def main() -> None:
+    """Connect and upgrade."""
+    engine = create_async_engine(context.config.attributes["url"], hide_parameters=True)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(main())

@@ -1,0 +1,49 @@
+"""`bedside audit report`: what officers and auditors are handed."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audit import AuditError
+from audit.records import Outcome
+from audit.reports import KINDS, Filters, WorkingHours, write_package
+from audit.reports.making import ReportOrder, kind_named
+from bedside.cli.audit import sources_of
+from bedside.cli.options import ConfigOption, open_site, say
+from bedside.errors import BedsideError
+
+
+def make_report(
+    kind: Annotated[str, typer.Argument(help=f"which: {', '.join(KINDS)}")] = "access",
+    out: Annotated[Path, typer.Option(help="folder for the zip, PDF, CSV and JSON")] = Path("report"),
+    since: Annotated[datetime | None, typer.Option(help="from this time on (UTC)")] = None,
+    until: Annotated[datetime | None, typer.Option(help="before this time (UTC)")] = None,
+    subject: Annotated[str | None, typer.Option(help="only about this subject (identifier)")] = None,
+    principal: Annotated[str | None, typer.Option(help="only by this principal")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="only what ended so")] = None,
+    hours: Annotated[str, typer.Option(help="the site's working hours")] = "7-19",
+    timezone: Annotated[str, typer.Option(help="the time zone of these hours")] = "UTC",
+    config: ConfigOption = None,
+) -> None:
+    """Make a report over all logs of the site; that it was made is recorded first."""
+    site = open_site(config)
+    try:
+        chosen = kind_named(kind)
+        filters = Filters(
+            since=since.astimezone() if since else None,
+            until=until.astimezone() if until else None,
+            subject=site.pseudonymizer().pseudonym(subject) if subject else None,
+            principal=principal,
+            outcome=outcome,
+        )
+        working = WorkingHours.parse(hours, timezone)
+        sources_of(site)
+        order = ReportOrder(kind=chosen, filters=filters, hours=working)
+        made = asyncio.run(site.report_maker().make(order))
+        files = write_package(made.package, made.receipt, out)
+    except AuditError as error:
+        raise BedsideError(f"no report: {error}") from error
+    say(f"{len(made.report.entries)} records: {files.zip}, {files.pdf}, {files.csv}, {files.json}")

@@ -1,0 +1,51 @@
+"""Reports that somebody asked for, and how far they are."""
+
+from msgspec import Struct
+
+from audit.reports.package import EVENTS
+from console.words import clock, plural
+from coordinator.reports.desk import Ordered, State
+
+TONES = {State.DONE: "calm", State.FAILED: "alert"}
+
+
+class OrderRow(Struct, frozen=True, kw_only=True):
+    """One report: `forms` are (path, title) of its files once it is made."""
+
+    title: str
+    asked: str
+    filters: str
+    state: str
+    tone: str
+    step: str
+    percent: int
+    ended: bool
+    forms: tuple[tuple[str, str], ...]
+    found: str
+    record: str
+
+
+def order_row(ordered: Ordered) -> OrderRow:
+    """Return what is shown of an order."""
+    made, filters = ordered.made, ordered.order.filters
+    forms = ["zip", "pdf", "csv", "json"]
+    if made is not None and EVENTS in made.package.files:
+        forms.append("fhir")
+    said = [f"since {filters.since:%Y-%m-%d}" if filters.since else ""]
+    said.append(f"before {filters.until:%Y-%m-%d}" if filters.until else "")
+    said.append(f"by {filters.principal}" if filters.principal else "")
+    said.append("about one person" if filters.subject else "")
+    said.append(filters.outcome.value if filters.outcome else "")
+    return OrderRow(
+        title=ordered.order.kind.title,
+        asked=clock(ordered.asked),
+        filters=", ".join(filter(None, said)) or "everything",
+        state=ordered.state.value,
+        tone=TONES.get(ordered.state, "plain"),
+        step=ordered.failure.detail if ordered.failure else ordered.step,
+        percent=int(100 * ordered.share),
+        ended=ordered.state in (State.DONE, State.FAILED),
+        forms=tuple((f"/reports/{ordered.id}/{form}", form.upper()) for form in forms) if made else (),
+        found=plural(len(made.report.entries), "record") if made else "",
+        record=made.place if made else "",
+    )

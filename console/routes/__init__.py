@@ -1,0 +1,1 @@
+"""The console's routes: each reads what is asked, has it recorded, and renders a page model."""

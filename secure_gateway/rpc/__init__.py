@@ -1,0 +1,1 @@
+"""Open Inference Protocol v2 over gRPC, with the standard health and reflection services beside it."""

@@ -1,0 +1,247 @@
+"""Several nodes behind one gateway: what is chosen, what is tried again, what a killed node costs."""
+
+import collections
+import http.server
+import json
+import signal
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import pytest
+from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.nodes import NodeProcess
+from support.sites import ROW
+
+from audit.records import Outcome, Problem
+from secure_gateway import NodeEntry
+from secure_gateway.health import FAILURES_MAX, NodeHealth
+
+CLIENTS = 8
+
+
+class Load:
+    """Callers that keep their connections open and count what they get, until the end of the block."""
+
+    def __init__(self, gateway, clients=CLIENTS):
+        self.statuses = collections.Counter()
+        self.problems = collections.Counter()
+        self._stop = threading.Event()
+        self._gateway, self._token = gateway, gateway.token()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def wait_for(self, served, timeout_s=30):
+        end = time.monotonic() + timeout_s
+        while self.statuses[200] < served:
+            assert time.monotonic() < end, self.statuses
+            time.sleep(0.01)
+
+    def _run(self):
+        parts = urlsplit(self._gateway.infer_url)
+        connection = HTTPConnection(parts.hostname, parts.port, timeout=20)
+        headers = {"Authorization": f"Bearer {self._token}"}
+        while not self._stop.is_set():
+            connection.request("POST", parts.path, json.dumps(ROW), headers)
+            reply = connection.getresponse()
+            body = reply.read()
+            self.statuses[reply.status] += 1
+            if reply.status != 200:
+                self.problems[json.loads(body)["type"]] += 1
+        connection.close()
+
+
+@contextmanager
+def two_nodes(tmp_path):
+    with ExitStack() as stack:
+        site = make_site(tmp_path)
+        publish_linear(site, tmp_path)
+        nodes = [stack.enter_context(NodeProcess(site, tmp_path, name)) for name in ("one", "two")]
+        entries = [NodeEntry(id=node.name, jurisdiction="US-CA", url=node.url) for node in nodes]
+        site = make_site(tmp_path, gateway={"nodes": entries})
+        gateway = stack.enter_context(GatewayProcess(site, tmp_path))
+        yield gateway, *nodes
+
+
+def served_by(records):
+    return collections.Counter(r.placement for r in records if r.outcome is Outcome.SERVED)
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_a_node_that_goes_away_under_load_fails_no_request(tmp_path, how):
+    with two_nodes(tmp_path) as (gateway, one, two):
+        with Load(gateway) as load:
+            load.wait_for(200)
+            if how == "kill":
+                one.kill()
+            else:
+                one.signal(signal.SIGTERM)
+            load.wait_for(load.statuses[200] + 400)
+            one.stop()
+            one.start()
+            load.wait_for(load.statuses[200] + 100)
+            time.sleep(1.5)
+            back = load.statuses[200]
+            two.kill()
+            load.wait_for(back + 200)
+        assert set(load.statuses) == {200}, load.problems
+        gateway.stop()
+        records = records_of(gateway.site)
+    assert len(records) == sum(load.statuses.values())
+    shares = served_by(records)
+    assert set(shares) == {"node:one", "node:two"}
+    tried_again = [record for record in records if record.attempted]
+    # The record names every place that the request went to, not only the last.
+    assert all(record.placement not in record.attempted for record in tried_again)
+    assert len(tried_again) <= 6 * CLIENTS
+
+
+def test_equal_nodes_take_turns(tmp_path):
+    with two_nodes(tmp_path) as (gateway, *_):
+        for _ in range(10):
+            assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
+        gateway.stop()
+        assert served_by(records_of(gateway.site)) == {"node:one": 5, "node:two": 5}
+
+
+def test_nobody_left_is_said_so_and_recorded(tmp_path):
+    with two_nodes(tmp_path) as (gateway, one, two):
+        one.kill()
+        two.kill()
+        reply = call("POST", gateway.infer_url, token=gateway.token(), body=ROW)
+        assert reply.status == 503
+        assert reply.json["type"] == "urn:bedside:problem:node-unreachable"
+        assert int(reply.headers["retry-after"]) > 0
+        gateway.stop()
+        assert records_of(gateway.site)[-1].problem is Problem.NODE_UNREACHABLE
+
+
+class _Breaking(http.server.BaseHTTPRequestHandler):
+    """An Open Inference Protocol server that answers probes and breaks off at work."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self._reply(
+            {
+                "name": "breast-cancer",
+                "versions": ["1"],
+                "platform": "none",
+                "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+                "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+            }
+        )
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.endswith("/infer"):
+            self.server.asked += 1
+            self.close_connection = True
+            return
+        self._reply([{"name": "breast-cancer", "version": "1", "state": "READY", **self.server.entry}])
+
+    def _reply(self, document):
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def breaking_server(**entry):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Breaking)
+    server.asked, server.entry = 0, entry
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def beside_a_breaking_server(tmp_path, server):
+    site = make_site(tmp_path)
+    publish_linear(site, tmp_path)
+    url = f"http://127.0.0.1:{server.server_port}"
+    entries = [
+        NodeEntry(id="breaking", jurisdiction="US-CA", url=url),
+        NodeEntry(id="sound", jurisdiction="US-CA"),
+    ]
+    return GatewayProcess(make_site(tmp_path, gateway={"nodes": entries}), tmp_path)
+
+
+def test_a_node_that_answers_probes_and_breaks_at_work_is_left_alone(tmp_path):
+    # It names a digest, as our own nodes do, so its runs leave nothing behind and may be repeated.
+    with (
+        breaking_server(digest="0" * 64) as server,
+        beside_a_breaking_server(tmp_path, server) as gateway,
+    ):
+        for _ in range(20):
+            assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
+        assert FAILURES_MAX <= server.asked <= FAILURES_MAX + 1
+        gateway.stop()
+        records = records_of(gateway.site)
+    assert served_by(records) == {"node:sound": 20}
+    assert sum(record.attempted == ("node:breaking",) for record in records) == server.asked
+
+
+def test_a_request_that_brings_nodes_down_does_not_go_round_all_of_them(tmp_path):
+    with ExitStack() as stack:
+        servers = [stack.enter_context(breaking_server(digest="0" * 64)) for _ in range(4)]
+        entries = [
+            NodeEntry(id=f"n{number}", jurisdiction="US-CA", url=f"http://127.0.0.1:{s.server_port}")
+            for number, s in enumerate(servers)
+        ]
+        site = make_site(tmp_path, gateway={"nodes": entries})
+        gateway = stack.enter_context(GatewayProcess(site, tmp_path))
+        reply = call("POST", gateway.infer_url, token=gateway.token(), body=ROW)
+        assert (reply.status, reply.json["type"]) == (502, "urn:bedside:problem:execution-failed")
+        assert sum(server.asked for server in servers) == 2
+
+
+def test_what_a_foreign_server_may_have_begun_is_not_run_again(tmp_path):
+    with breaking_server() as server, beside_a_breaking_server(tmp_path, server) as gateway:
+        replies = [call("POST", gateway.infer_url, token=gateway.token(), body=ROW) for _ in range(4)]
+        gateway.stop()
+        records = records_of(gateway.site)
+    failed = [reply.json["type"] for reply in replies if reply.status != 200]
+    assert failed == ["urn:bedside:problem:execution-failed"] * server.asked
+    assert server.asked == 2
+    assert not any(record.attempted for record in records)
+
+
+def test_ejections_grow_and_end():
+    now = [0.0]
+    health = NodeHealth(clock=lambda: now[0])
+    lengths = []
+    for _ in range(7):
+        for _ in range(FAILURES_MAX):
+            if not health.ejected:
+                health.failed()
+        assert health.ejected
+        began = now[0]
+        while health.ejected:
+            now[0] += 0.5
+        lengths.append(now[0] - began)
+    assert lengths == [1, 2, 4, 8, 16, 30, 30]
+    health.succeeded()
+    health.failed()
+    assert not health.ejected
