@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -14,7 +13,7 @@ from audit.records import RequestRecord
 from audit.reports import LogSource
 from audit.reports.words import describe
 from bedside.cli.audit import sources_of
-from bedside.cli.options import ConfigOption, open_site, say, show
+from bedside.cli.options import ConfigOption, SinceOption, UntilOption, open_site, say, show
 from bedside.compose import resolve_secret
 from bedside.errors import BedsideError
 from bedside.site import Site
@@ -45,8 +44,8 @@ def check_index(config: ConfigOption = None) -> None:
 
 
 def search_records(
-    since: Annotated[datetime | None, typer.Option(help="from this time on (UTC)")] = None,
-    until: Annotated[datetime | None, typer.Option(help="before this time (UTC)")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     subject: Annotated[str | None, typer.Option(help="about this subject (identifier)")] = None,
     principal: Annotated[str | None, typer.Option(help="by this principal")] = None,
     model: Annotated[str | None, typer.Option(help="of this model")] = None,
@@ -61,8 +60,8 @@ def search_records(
     """Find records in all of the site's logs, newest first."""
     site = open_site(config)
     wanted = Search(
-        since=since.astimezone() if since else None,
-        until=until.astimezone() if until else None,
+        since=since,
+        until=until,
         subject=site.pseudonymizer().pseudonym(subject) if subject else None,
         principal=principal,
         model=model,

@@ -1,7 +1,6 @@
 """`bedside audit report`: what officers and auditors are handed."""
 
 import asyncio
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +11,15 @@ from audit.records import Outcome
 from audit.reports import KINDS, Filters, WorkingHours, write_package
 from audit.reports.making import ReportOrder, kind_named
 from bedside.cli.audit import sources_of
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, SinceOption, UntilOption, open_site, say
 from bedside.errors import BedsideError
 
 
 def make_report(
     kind: Annotated[str, typer.Argument(help=f"which: {', '.join(KINDS)}")] = "access",
     out: Annotated[Path, typer.Option(help="folder for the zip, PDF, CSV and JSON")] = Path("report"),
-    since: Annotated[datetime | None, typer.Option(help="from this time on (UTC)")] = None,
-    until: Annotated[datetime | None, typer.Option(help="before this time (UTC)")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     subject: Annotated[str | None, typer.Option(help="only about this subject (identifier)")] = None,
     principal: Annotated[str | None, typer.Option(help="only by this principal")] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="only what ended so")] = None,
@@ -33,8 +32,8 @@ def make_report(
     try:
         chosen = kind_named(kind)
         filters = Filters(
-            since=since.astimezone() if since else None,
-            until=until.astimezone() if until else None,
+            since=since,
+            until=until,
             subject=site.pseudonymizer().pseudonym(subject) if subject else None,
             principal=principal,
             outcome=outcome,

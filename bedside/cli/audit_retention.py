@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -12,7 +11,15 @@ from audit import AuditError
 from audit.records import HoldScope
 from audit.retention import Hold, PrunePlan, Reason
 from bedside.cli.audit_index import with_index
-from bedside.cli.options import ConfigOption, TokenOption, open_site, say, show
+from bedside.cli.options import (
+    ConfigOption,
+    SinceOption,
+    TokenOption,
+    UntilOption,
+    open_site,
+    say,
+    show,
+)
 from bedside.errors import BedsideError
 from bedside.retention import Retention
 from bedside.site import Site
@@ -65,8 +72,8 @@ def prune(
 def place_hold(
     reference: ReferenceArgument,
     token: TokenOption,
-    since: Annotated[datetime | None, typer.Option(help="records from this time on (UTC)")] = None,
-    until: Annotated[datetime | None, typer.Option(help="records before this time (UTC)")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     log: Annotated[Names, typer.Option(help="of this log")] = None,
     model: Annotated[Names, typer.Option(help="of this model")] = None,
     principal: Annotated[Names, typer.Option(help="by this principal")] = None,
@@ -79,8 +86,8 @@ def place_hold(
     officer = _officer(site, token, ApiAction.AUDIT_HOLD)
     named = site.pseudonymizer().pseudonym
     scope = HoldScope(
-        since=_utc(since),
-        until=_utc(until),
+        since=since,
+        until=until,
         logs=tuple(log or ()),
         models=tuple(model or ()),
         principals=tuple(principal or ()),
@@ -158,12 +165,6 @@ def _words(scope: HoldScope) -> str:
         f"subject {', '.join(name[:12] for name in scope.subjects)}" if scope.subjects else "",
     ]  # fmt: skip
     return "; ".join(filter(None, parts)) or "all records"
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _officer(site: Site, token: str, action: ApiAction) -> str:

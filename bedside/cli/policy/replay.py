@@ -1,7 +1,6 @@
 """`bedside policy replay` and `shadow`: what another bundle would have decided, and what it does."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from audit import AuditError
 from audit.records import PolicyStep
 from bedside.cli.audit import sources_of
-from bedside.cli.options import ConfigOption, open_site, say, show
+from bedside.cli.options import ConfigOption, SinceOption, UntilOption, open_site, say, show
 from bedside.errors import BedsideError
 from bedside.site import Site
 from coordinator import PolicyRefused
@@ -21,9 +20,6 @@ from policies import Bundle, PolicyError, read_draft
 shadow_app = typer.Typer(
     help="Let a candidate decide beside what is in force, without effect.", no_args_is_help=True
 )
-
-SinceOption = Annotated[datetime | None, typer.Option(help="records from this time on (UTC)")]
-UntilOption = Annotated[datetime | None, typer.Option(help="records before this time (UTC)")]
 
 
 def replay(
@@ -38,7 +34,9 @@ def replay(
     """Decide recorded requests again under another bundle, from the log's metadata alone."""
     site = open_site(config)
     try:
-        run = replay_logs(sources_of(site), _chosen(site, file, version), _period(since, until))
+        run = replay_logs(
+            sources_of(site), _chosen(site, file, version), Period(since=since, until=until)
+        )
     except (AuditError, PolicyError) as error:
         raise BedsideError(str(error)) from error
     _show_replay(run)
@@ -83,7 +81,7 @@ def report(since: SinceOption = None, until: UntilOption = None, config: ConfigO
         started = [step for step in steps if step.step is PolicyStep.SHADOW_START and not step.problem]
         if not started or started[-1].bundle is None:
             raise BedsideError("no candidate ever decided in the shadow here")
-        period = _period(since, until)
+        period = Period(since=since, until=until)
         if period.since is None:
             period = Period(since=started[-1].time, until=period.until)
         found = report_shadow(sources_of(site), started[-1].bundle, period)
@@ -125,10 +123,3 @@ def _chosen(site: Site, file: Path | None, version: int | None) -> Bundle:
         if not file.is_file():
             raise BedsideError(f"version {version} was never published here")
     return site.bundle() if file is None else read_draft(file.read_bytes())
-
-
-def _period(since: datetime | None, until: datetime | None) -> Period:
-    return Period(
-        since=since.replace(tzinfo=UTC) if since else None,
-        until=until.replace(tzinfo=UTC) if until else None,
-    )
