@@ -3,12 +3,11 @@
 Screenshots of every page, light and dark, wide and narrow, are left in build/screenshots.
 """
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from support.browser import chromium_path
 from support.officers import OFFICER, PASSWORD
 
 AXE = (Path(__file__).parent / "vendored/axe-4.14.1.min.js").read_text()
@@ -20,12 +19,7 @@ PAGES = ("/", "/search", "/emergencies", "/reports", "/policy", "/models", "/job
 
 @pytest.fixture(scope="module")
 def chromium():
-    path = shutil.which("chromium")
-    if path is None:
-        message = "there is no Chromium: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    path = chromium_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
