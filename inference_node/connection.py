@@ -8,6 +8,8 @@ answer. (HTTP forbids repeating such a POST, RFC 9110 section 9.2.2, and Go's ne
 same line.) That is `NodeFailed`. So the unlucky moment is made rare instead: connections are let go
 after 2 s of idleness, before servers do (uvicorn, and so MLServer: after 5 s), and one that is seen
 closed before anything was written is replaced here, by a second try that the caller never notices.
+A connection that carried a 500 is not used again: servers built on Starlette (MLServer, KServe) send it
+and then close, which met the next request in one of four tries.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from yarl import URL
 
 from inference_node.errors import NodeFailed, NodeSilent, NodeUnreachable
@@ -25,6 +28,8 @@ from inference_node.errors import NodeFailed, NodeSilent, NodeUnreachable
 UNIX: Final = "unix:"
 CONNECT_TIMEOUT_S: Final = 2.0
 KEEPALIVE_S: Final = 2.0
+
+_CLOSING: Final = 500
 
 Answer = tuple[int, Mapping[str, str], bytes]
 
@@ -51,6 +56,7 @@ class NodeConnection:
             headers=headers,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_Response,
         )
 
     async def call(
@@ -129,6 +135,23 @@ class NodeConnection:
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that does not give back the connection of a server that is about to close it.
+
+    Other errors are part of how a busy server works (429, 503, 504), and cost no connection.
+    """
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        started = await super().start(connection)
+        if self.status == _CLOSING and protocol is not None:
+            protocol.force_close()
+            if self.closed:
+                # It came whole with its head, and its connection is back already.
+                protocol.close()
+        return started
 
 
 class _Body(aiohttp.BytesPayload):

@@ -88,7 +88,9 @@ class Scripted:
 
 
 def http(answer, *headers):
-    status, body = (answer, {}) if isinstance(answer, int) else (200, answer)
+    if isinstance(answer, int):
+        answer = (answer, {})
+    status, body = answer if isinstance(answer, tuple) else (200, answer)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + content
@@ -187,6 +189,23 @@ async def test_a_connection_that_was_closed_while_idle_is_replaced():
         server.hang_up()
         await ask(client)
         assert server.connections == before + 1
+
+
+@pytest.mark.parametrize("body", [{}, b"Internal Server Error", b"x" * 300_000])
+async def test_a_connection_that_carried_an_internal_error_is_not_used_again(body):
+    async with talking(**{INFER: http((500, body)), "GET /v2": BINARY_SERVER}) as (server, client):
+        await client.server()
+        for _ in range(3):
+            before = server.connections
+            with pytest.raises(ExecutionFailed):
+                await ask(client)
+            await client.server()
+            assert server.connections == before + 1
+    async with talking(**{INFER: 503}) as (server, client):
+        for _ in range(3):
+            with pytest.raises(ModelNotReady):
+                await ask(client)
+        assert server.connections == 1
 
 
 async def test_a_connection_that_closes_before_the_first_byte_is_replaced_once(monkeypatch):

@@ -140,6 +140,13 @@ def test_its_own_words_never_reach_the_caller_or_the_log(gateway):
     assert secret not in gateway.log.read_text()
 
 
+def test_a_request_behind_a_failed_one_is_served(gateway):
+    # MLServer answers a model's exception and closes the connection a moment later.
+    for _ in range(20):
+        assert infer(gateway, "failing", tensor("FP32", [1], [1.5])).status == 502
+        assert infer(gateway, "echo", tensor("FP32", [1], [1.5])).status == 200
+
+
 def test_a_node_that_stops_and_comes_back_is_used_again(tmp_path, mlserver):
     folder = tmp_path / "mlserver"
     folder.mkdir()
