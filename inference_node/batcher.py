@@ -1,8 +1,8 @@
 """A work-conserving batcher: an idle runtime never waits, what waits meanwhile runs together.
 
-Requests that arrive in one turn of the event loop, or while every instance is busy, become the next
-batch. Nothing is delayed in the hope of company, unless `max_queue_delay_s` is configured. The queue is
-bounded; a full one refuses at once, and so does one that a request cannot leave before its deadline.
+Requests that come together, or while every instance is busy, become the next batch. Nothing is delayed
+in the hope of company, unless `max_queue_delay_s` is configured. The queue is bounded; a full one
+refuses at once, and so does one that a request cannot leave before its deadline.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
+from inference_node.alarm import Alarm
 from inference_node.batch import (
     LAST,
     Feed,
@@ -36,6 +37,7 @@ from inference_node.errors import (
     QueueFull,
     RowsMixed,
 )
+from inference_node.gathering import Gathering
 from inference_node.oip import Array
 from inference_node.statistics import Counters, Failure, Timing
 
@@ -90,7 +92,8 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._company: asyncio.TimerHandle | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(clock, self._ring)
+        self._gathering = Gathering()
         self._busy = 0
         self._held = 0
         self._cleared = False
@@ -139,7 +142,7 @@ class Batcher:
         if not self._scheduled and self._busy < self._instances:
             self._scheduled = True
             self._idle.clear()
-            loop.call_soon(self._flush)
+            loop.call_soon(self._gather if self._executor is None else self._flush)
         return item.future
 
     @contextlib.contextmanager
@@ -162,9 +165,7 @@ class Batcher:
             self._idle.clear()
             self._rest()
             await self._idle.wait()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._alarm.cancel()
 
     def _rest(self) -> None:
         if not (self._queue or self._busy or self._scheduled or self._held):
@@ -195,7 +196,8 @@ class Batcher:
                 raise InputInvalid("the model does not take requests of different shapes at a time")
         enqueue(self._queue, item)
         if item.deadline is not None and self._executor is not None:
-            self._wake_by(item.deadline)
+            # Who waits in vain is told then, not later.
+            self._alarm.set(item.deadline)
 
     def _limit(self, item: Item, timeout_s: float) -> None:
         if not timeout_s:
@@ -230,6 +232,13 @@ class Batcher:
 
     def _free(self) -> bool:
         return self._busy < self._instances and all(item.future.done() for item in self._queue)
+
+    def _gather(self) -> None:
+        loop = self._loop
+        if loop is not None and self._gathering.goes_on(len(self._queue), self._max_rows):
+            loop.call_soon(self._gather)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -293,34 +302,18 @@ class Batcher:
         self._company = self._loop.call_later(left_s, self._flush)
         return True
 
-    def _wake_by(self, deadline: float) -> None:
-        """Look at the queue when `deadline` has passed: who waits in vain is told then, not later."""
-        loop, alarm = self._loop, self._alarm
-        if loop is None:
-            return
-        at = loop.time() + max(deadline - self._clock(), 0.0)
-        if alarm is not None:
-            if alarm.when() <= at:
-                return
-            alarm.cancel()
-        self._alarm = loop.call_at(at, self._ring)
-
     def _ring(self) -> None:
-        self._alarm = None
         now = self._clock()
         for item in self._queue:
             if item.deadline is not None and item.deadline <= now and not item.future.done():
                 self._refuse_late(item, now)
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
         deadlines = [
             item.deadline
             for item in self._queue
             if item.deadline is not None and not item.future.done()
         ]
         if deadlines:
-            self._wake_by(min(deadlines))
+            self._alarm.set(min(deadlines))
 
     def _expire(self, item: Item) -> None:
         now = self._clock()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inference_node import DeadlineExceeded, ExecutionFailed, QueueFull
 from inference_node.batcher import Batcher
+from inference_node.gathering import TURNS_MAX, Gathering
 
 POISON = -1.0
 
@@ -99,6 +100,63 @@ async def test_requests_of_one_turn_run_together():
     to = batcher(run)
     await asyncio.gather(*(submit(to, n) for n in range(1, 12)))
     assert sizes == [8, 3]
+
+
+async def submit_after(to, turns, value):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await submit(to, value)
+
+
+async def test_requests_that_were_being_read_when_the_batch_began_to_gather_run_with_it():
+    sizes = []
+
+    def run(feed, outputs):
+        sizes.append(len(feed["x"]))
+        return double(feed, outputs)
+
+    to = batcher(run, rows=64)
+    await asyncio.gather(submit(to, 1), submit(to, 2))
+    # Each of these comes a turn of the event loop after the one before, as connections are read.
+    answers = await asyncio.gather(*(submit_after(to, turns, turns) for turns in range(TURNS_MAX)))
+    assert sizes == [2, TURNS_MAX]
+    assert [float(answer[0, 0]) for (answer,) in answers] == [2.0 * n for n in range(TURNS_MAX)]
+
+
+async def test_a_lone_request_runs_in_the_next_turn_and_a_stream_of_others_holds_up_none_for_long():
+    began, turn = [], 0
+
+    def run(feed, outputs):
+        began.extend((float(value), turn) for value in feed["x"][:, 0])
+        return double(feed, outputs)
+
+    to = batcher(run, rows=64)
+    lone = submit(to, 1)
+    await asyncio.sleep(0)
+    assert lone.done()
+
+    futures = [submit(to, 2), submit(to, 3)]
+    for turn in range(1, 50):
+        await asyncio.sleep(0)
+        futures.append(submit(to, 100 + turn))
+    await asyncio.gather(*futures)
+    waits = [ran - (value - 100) for value, ran in began if value > 100]
+    assert max(waits) <= TURNS_MAX + 1
+    assert len(waits) == 49
+
+
+@given(st.lists(st.integers(1, 70), max_size=60), st.integers(1, 64))
+def test_gathering_ends_without_more_or_when_full_and_a_lone_caller_waits_for_nobody(counts, most):
+    gathering = Gathering()
+    company, seen, turns = False, 0, 0
+    for waiting in counts:
+        if gathering.goes_on(waiting, most):
+            assert company
+            assert seen < waiting < most
+            seen, turns = waiting, turns + 1
+            assert turns <= TURNS_MAX
+        else:
+            company, seen, turns = waiting > 1, 0, 0
 
 
 async def test_a_full_queue_refuses_at_once():

@@ -1,0 +1,32 @@
+"""How long a batch on the event loop gathers: while what was read in this turn is still coming."""
+
+from typing import Final
+
+TURNS_MAX: Final = 4
+
+
+class Gathering:
+    """Says whether the next batch may still grow, without any time in which nothing is done.
+
+    The event loop reads every connection that is readable, then takes up what it read. A batch that
+    runs in the turn in which its first request came leaves out those that have just been read.
+    So it stands back while turns bring more, `TURNS_MAX` of them; unless the last batch was a lone
+    request, whose caller would wait for nobody.
+    """
+
+    __slots__ = ("_company", "_seen", "_turns")
+
+    def __init__(self) -> None:
+        self._company = False
+        self._seen = 0
+        self._turns = 0
+
+    def goes_on(self, waiting: int, most: int) -> bool:
+        """Say whether to look again in the next turn; `waiting` of `most` requests are there."""
+        if self._company and self._turns < TURNS_MAX and self._seen < waiting < most:
+            self._seen = waiting
+            self._turns += 1
+            return True
+        self._company = waiting > 1
+        self._seen = self._turns = 0
+        return False
