@@ -26,6 +26,8 @@ class Acceptor:
     """Accepts on one listening socket until it is closed; stands for a server of asyncio's."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+        # A turn takes what is there and goes on: the call after the last must not wait for the next.
+        listener.setblocking(False)
         self._listener = listener
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()

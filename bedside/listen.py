@@ -47,5 +47,4 @@ def _listening(listener: socket.socket, address: tuple[str, int] | str, name: st
     except OSError as error:
         listener.close()
         raise BedsideError(f"cannot listen on {name}: {error.strerror}; choose another") from error
-    listener.setblocking(False)
     return listener

@@ -110,3 +110,11 @@ async def test_after_it_was_closed_while_it_paused_it_never_accepts_again(monkey
             asyncio.get_running_loop().call_later(0.05, resumed.set_result, None)
             await resumed
         assert listener.failures == 1
+
+
+async def test_a_listener_that_would_wait_for_the_next_caller_stalls_nobody():
+    # Seen to fail without `setblocking` in `Acceptor`: the turn that takes the last caller never ends.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        acceptor = Acceptor(listener, asyncio.Protocol)
+        assert not listener.getblocking()
+        acceptor.close()

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.policy import Approval
+from support.reporting import report_maker
 
-from audit import Log, NoteVerifier, Pseudonymizer
+from audit import Log, Pseudonymizer
 from audit.records import AnyRecord, decode
 from audit.reports import LogSource
 from audit.reports.making import ReportMaker
@@ -185,20 +185,7 @@ def approval(tmp_path: Path) -> Approval:
 @pytest.fixture
 def maker(tmp_path: Path, log: Log) -> ReportMaker:
     """What makes reports over the coordinator's own log, and records them in one of reports."""
-    key, folder = Ed25519PrivateKey.generate(), tmp_path / "reports"
-    recorded_in = LogSource(folder=folder, verifier=NoteVerifier(f"{SITE}/reports", key.public_key()))
-
-    def sources() -> list[LogSource]:
-        made = [recorded_in] if (folder / "checkpoint").exists() else []
-        return [LogSource(folder=tmp_path / "log", verifier=log.verifier), *made]
-
-    return ReportMaker(
-        SITE,
-        sources,
-        lambda: Log.open(folder, origin=recorded_in.verifier.name, key=key),
-        recorded_in,
-        uuid4,
-    )
+    return report_maker(SITE, tmp_path / "log", log)
 
 
 @pytest.fixture

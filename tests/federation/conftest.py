@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.policy import Approval
+from support.reporting import report_maker
 
 from audit import Log, Pseudonymizer
 from audit.records import AnyRecord, decode
@@ -167,6 +168,7 @@ async def _coordinator(
                 policies=approval.keeper(bundle),
                 desk=approval.desk(),
                 log_sources=list,
+                reports=report_maker(SITE, folder / "log", log),
                 tokens=TokenVerifier([issuer_key.public_key()], SITE),
                 pseudonymizer=Pseudonymizer(bytes(32)),
                 releases=releases,
