@@ -115,6 +115,7 @@ class ExplainQuestion(BaseModel):
     consent: bool = False
     emergency: bool = False
     on_device: bool = False
+    own_device: bool = False
     carries_payload: bool = True
     candidates: Annotated[list[PlaceQuestion], Field(max_length=256)]
 

@@ -151,6 +151,7 @@ def context_attributes(facts: Facts) -> dict[str, Any]:
         "consent": facts.consent,
         "emergency": facts.emergency,
         "on_device": facts.on_device,
+        "own_device": facts.own_device,
         "carries_payload": facts.carries_payload,
     }
 

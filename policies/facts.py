@@ -58,7 +58,8 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     `jurisdiction` is ISO 3166-1 alpha-2, or 3166-2 for a state, of the data's legal home; the
     gateway fills the site's own where the caller states none. `on_device` says that a registered
-    device holds the subject's data; `carries_payload` that the request brings tensors of its own.
+    device holds the subject's data, `own_device` that it is the caller itself; `carries_payload` that
+    the request brings tensors of its own.
     """
 
     roles: frozenset[Role]
@@ -69,6 +70,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     consent: bool = False
     emergency: bool = False
     on_device: bool = False
+    own_device: bool = False
     carries_payload: bool = True
 
 

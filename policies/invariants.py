@@ -42,6 +42,7 @@ RAISED: Final = (
     "holds_subject",
     "on_device",
     "on_premises",
+    "own_device",
     "roles",
 )
 

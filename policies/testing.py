@@ -51,6 +51,7 @@ class CaseFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     consent: bool = False
     emergency: bool = False
     on_device: bool = False
+    own_device: bool = False
     carries_payload: bool = True
 
 

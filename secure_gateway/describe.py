@@ -90,6 +90,7 @@ class Describer:
             purpose=asserted.purpose or _purpose_of(claims.purpose),
             emergency=_flag(claims.emergency, "Bedside-Emergency"),
             on_device=exchange.holder is not None,
+            own_device=exchange.holder == principal.id,
             carries_payload=request is None or request.carries_tensors,
         )
 

@@ -110,6 +110,7 @@ def recorded(where: str, record: RequestRecord) -> Recorded | NotReplayable | No
             consent=record.consent,
             emergency=record.emergency,
             on_device=record.on_device,
+            own_device=any(place.placement == record.principal for place in record.candidates),
             carries_payload=record.carries_payload,
         )
     except ValueError:

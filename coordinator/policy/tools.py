@@ -104,6 +104,7 @@ class Tools:
             consent=question.consent,
             emergency=question.emergency,
             on_device=question.on_device,
+            own_device=question.own_device,
             carries_payload=question.carries_payload,
         )
         candidates = tuple(

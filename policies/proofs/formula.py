@@ -27,7 +27,15 @@ PLACE_HOME: Final = "place.jurisdiction"
 
 _MODEL_READS: Final = {"roles": {MODEL_ROLES}, "purposes": {MODEL_PURPOSES}}
 _ANY_MODEL: Final = frozenset({MODEL, MODEL_ROLES, MODEL_PURPOSES})
-_FLAGS: Final = ("data_class", "purpose", "consent", "emergency", "on_device", "carries_payload")
+_FLAGS: Final = (
+    "data_class",
+    "purpose",
+    "consent",
+    "emergency",
+    "on_device",
+    "own_device",
+    "carries_payload",
+)
 _CONTEXT: Final = frozenset({*_FLAGS, HOME, *_ANY_MODEL})
 _VARIABLES: Final = {
     "action": frozenset({ACTION}),

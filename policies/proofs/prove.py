@@ -144,7 +144,11 @@ def _least(
     least_first = where[near][np.argsort(far[near], kind="stable")]
     for flat in least_first[:SHOWN]:
         index = [int(n) for n in np.unravel_index(flat, mask.shape)]
-        points = [int(axis.points[n]) for axis, n in zip(axes.axes, index, strict=True)]
+        # A step has its points chosen below: its number is not that of a class.
+        points = [
+            int(axis.points[n]) if place != found.axis else 0
+            for place, (axis, n) in enumerate(zip(axes.axes, index, strict=True))
+        ]
         if found.axis is None:
             yield _counterexample(workbench, field, judgement, index, points)
             continue

@@ -37,7 +37,7 @@ class Request(Struct, frozen=True, kw_only=True):
         facts, place, access = self.facts, self.candidate, self.access
         flags = [
             name
-            for name in ("consent", "emergency", "on_device", "carries_payload")
+            for name in ("consent", "emergency", "on_device", "own_device", "carries_payload")
             if getattr(facts, name)
         ]
         traits = [name for name in (*NODE_TRAITS, *DEVICE_TRAITS) if getattr(place, name)]

@@ -52,6 +52,7 @@ _FLAGS: Final[Mapping[str, tuple[object, ...]]] = {
     "consent": (False, True),
     "emergency": (False, True),
     "on_device": (False, True),
+    "own_device": (False, True),
     "carries_payload": (True, False),
 }
 _API_ENTITY: Final[dict[str, Any]] = {"uid": API, "attrs": {}, "parents": []}

@@ -72,11 +72,11 @@ class Place:
         self.state = self.enrol(folder / "device")
         self.sign(1)
 
-    def enrol(self, folder):
+    def enrol(self, folder, name="phone"):
         folder.mkdir()
         release_key = self.site.keys.signing_key("release").public_key().public_bytes_raw().hex()
         enrolment = Enrolment(
-            device="phone",
+            device=name,
             site="clinic",
             gateway_url=self.gateway.url,
             coordinator_url=self.registry.url,
@@ -96,7 +96,7 @@ class Place:
         )
         return state
 
-    def sign(self, serial, *, revoked=False):
+    def sign(self, serial, *, revoked=False, others=()):
         pseudonyms = map(self.site.pseudonymizer().pseudonym, (SUBJECT, STRANGER))
         device = {
             "id": "phone",
@@ -105,14 +105,14 @@ class Place:
             "subjects": list(pseudonyms),
             "revoked": revoked,
         }
-        self.registry.sign(self.site, serial, [device])
+        self.registry.sign(self.site, serial, [device, *others])
 
-    async def ask(self, subject=SUBJECT, body=ASK, **headers):
+    async def ask(self, subject=SUBJECT, body=ASK, token=None, **headers):
         return await asyncio.to_thread(
             call,
             "POST",
             self.gateway.infer_url,
-            token=self.gateway.token(),
+            token=token or self.gateway.token(),
             headers={"Bedside-Subject": subject, **headers},
             body=body,
         )
@@ -158,6 +158,31 @@ async def test_the_device_answers_from_its_own_row(place):
     place.gateway.stop()
     record = records_of(place.site)[-1]
     assert (record.placement, record.model_digest) == ("device:phone", place.release.digest)
+
+
+PAYLOAD = {"inputs": [{**ASK["inputs"][0], "data": [1.0, 2.0, 3.0]}]}
+
+
+async def test_a_device_asks_about_its_own_person_and_no_other(place):
+    """Seen to fail without `base-own-device`: the tablet got an answer of the phone's person."""
+    tablet = place.enrol(place.state.folder.parent / "tablet", "tablet")
+    key = tablet.identity.public_key
+    place.sign(2, others=[{"id": "tablet", "public_key": key, "jurisdiction": "US-CA"}])
+    async with asyncio.timeout(20):
+        # Until the gateway has the new registry, it does not know the tablet at all.
+        while (stolen := await place.ask(token=tablet.assertion())).status == 401:
+            pass
+    async with connected(place):
+        own = await place.ask(token=place.state.assertion())
+        stolen = await place.ask(token=tablet.assertion())
+        consent = {"Bedside-Consent": "true"}
+        brought = await place.ask(body=PAYLOAD, token=tablet.assertion(), **consent)
+    assert (own.status, own.json["parameters"]["bedside_placement"]) == (200, "device:phone")
+    for refused in (stolen, brought):
+        assert (refused.status, refused.json["type"]) == (403, "urn:bedside:problem:policy-refused")
+        assert "base-own-device" in refused.json["policies"]
+    place.gateway.stop()
+    assert records_of(place.site)[-1].placement is None
 
 
 ONLY_NODES = {

@@ -35,6 +35,7 @@ def explain_decision(
     consent: Annotated[bool, typer.Option(help="the person consents")] = False,
     emergency: Annotated[bool, typer.Option(help="an emergency is declared")] = False,
     on_device: Annotated[bool, typer.Option(help="a device holds the person's data")] = False,
+    own_device: Annotated[bool, typer.Option(help="that device is the caller itself")] = False,
     draft: Annotated[
         Path | None,
         typer.Option(help="a bundle's file, signed or not, to ask instead of the one in force"),
@@ -51,14 +52,15 @@ def explain_decision(
         purpose=purpose,
         consent=consent,
         emergency=emergency,
-        on_device=on_device,
+        on_device=on_device or own_device,
+        own_device=own_device,
     )
     homes = node or [entry.jurisdiction for entry in site.config.gateway.nodes]
     candidates = [
         Candidate(placement=f"node:{n}-{home}", kind=PlacementKind.NODE, jurisdiction=home)
         for n, home in enumerate(homes or [site.config.jurisdiction], start=1)
     ]
-    if on_device:
+    if facts.on_device:
         candidates.append(
             Candidate(
                 placement="device:holder",
