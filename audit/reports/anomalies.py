@@ -12,9 +12,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from audit.records import Flag, Outcome
+from audit.records import Flag, Outcome, RequestRecord
 from audit.reports.filters import WorkingHours
-from audit.reports.words import UNKNOWN, Asked, clock, plural, where
+from audit.reports.words import UNKNOWN, Asked, AskedAny, clock, plural, total, where
 
 BURST_COUNT: Final = 10
 BURST_WITHIN: Final = timedelta(minutes=10)
@@ -36,7 +36,7 @@ RULES: Final = (
     (
         f"Unusual volume: a principal's requests of one day (UTC) number {VOLUME_LEAST} or more "
         f"and over {VOLUME_FACTOR} times the median of its other active days, of which there are "
-        f"{VOLUME_DAYS} or more."
+        f"{VOLUME_DAYS} or more. Those that found a model's door full count here, and in no other rule."
     ),
 )
 
@@ -51,19 +51,24 @@ class Finding(Struct, frozen=True, kw_only=True):
     records: str
 
 
-def find(asked: Sequence[Asked], hours: WorkingHours) -> list[Finding]:
+def find(everything: Sequence[AskedAny], hours: WorkingHours) -> list[Finding]:
     """Return what the rules find in requests given in order of time, in order of the rules."""
     by_principal: dict[str, list[Asked]] = defaultdict(list)
-    for one in asked:
-        by_principal[one[1].principal or UNKNOWN].append(one)
+    volumes: dict[str, list[AskedAny]] = defaultdict(list)
+    asked: list[Asked] = []
+    for entry, record in everything:
+        volumes[record.principal or UNKNOWN].append((entry, record))
+        if isinstance(record, RequestRecord):
+            asked.append((entry, record))
+            by_principal[record.principal or UNKNOWN].append((entry, record))
     findings: list[Finding] = []
     for rule in (_bursts, _first_roles):
         for principal in sorted(by_principal):
             findings += rule(principal, by_principal[principal])
     findings += _off_hours(asked, hours)
-    for principal in sorted(by_principal):
+    for principal in sorted(volumes):
         if principal != UNKNOWN:
-            findings += _volumes(principal, by_principal[principal])
+            findings += _volumes(principal, volumes[principal])
     return findings
 
 
@@ -126,21 +131,22 @@ def _off_hours(asked: Sequence[Asked], hours: WorkingHours) -> Iterator[Finding]
             )
 
 
-def _volumes(principal: str, asked: Sequence[Asked]) -> Iterator[Finding]:
-    days: dict[date, list[Asked]] = defaultdict(list)
+def _volumes(principal: str, asked: Sequence[AskedAny]) -> Iterator[Finding]:
+    days: dict[date, list[AskedAny]] = defaultdict(list)
     for one in asked:
         days[one[1].time.astimezone(UTC).date()].append(one)
     for day, of_day in days.items():
-        others = [len(requests) for other, requests in days.items() if other != day]
-        if len(others) < VOLUME_DAYS or len(of_day) < VOLUME_LEAST:
+        others = [total(requests) for other, requests in days.items() if other != day]
+        number = total(of_day)
+        if len(others) < VOLUME_DAYS or number < VOLUME_LEAST:
             continue
         median = statistics.median(others)
-        if len(of_day) > VOLUME_FACTOR * median:
+        if number > VOLUME_FACTOR * median:
             yield Finding(
                 rule="Unusual volume",
                 principal=principal,
                 since=clock(of_day[0][1].time),
-                numbers=f"{len(of_day)} requests; median of its {len(others)} other days: {median:g}",
+                numbers=f"{number} requests; median of its {len(others)} other days: {median:g}",
                 records=f"{where(of_day[0][0])} to {where(of_day[-1][0])}",
             )
 

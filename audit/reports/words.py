@@ -1,7 +1,7 @@
 """How a report words records: what they are about, where they stand, and a request's row of a table."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,6 +32,7 @@ BARS_SHOWN: Final = 10
 UNKNOWN: Final = "not identified"
 
 Asked = tuple[Entry, RequestRecord]
+AskedAny = tuple[Entry, RequestRecord | RefusalsRecord]
 
 
 def describe(record: AnyRecord) -> str:
@@ -130,18 +131,42 @@ def requests(report: Report) -> list[Asked]:
     return [(entry, record) for entry, record in report.of(RequestRecord) if is_request(record)]
 
 
-def shared(report: Report) -> list[RefusalsRecord]:
-    """Return the records that requests refused at a full door have in common."""
-    return [record for _, record in report.of(RefusalsRecord)]
+def all_requests(report: Report) -> list[AskedAny]:
+    """Return the entries that are of requests, also those that refused requests share."""
+    return [
+        (entry, record)
+        for entry in report.entries
+        if isinstance(record := entry.record, RequestRecord | RefusalsRecord) and stands_for(record)
+    ]
 
 
-def count(asked: Iterable[Asked], *outcomes: Outcome) -> int:
+def stands_for(record: AnyRecord) -> int:
+    """Return how many requests a record is of."""
+    return record.count if isinstance(record, RefusalsRecord) else int(is_request(record))
+
+
+def total(asked: Iterable[AskedAny]) -> int:
+    """Return how many requests entries stand for."""
+    return sum(stands_for(record) for _, record in asked)
+
+
+def tally(
+    asked: Iterable[AskedAny], name: Callable[[RequestRecord | RefusalsRecord], str]
+) -> Counter[str]:
+    """Count requests by what `name` makes of their records."""
+    counted: Counter[str] = Counter()
+    for _, record in asked:
+        counted[name(record)] += stands_for(record)
+    return counted
+
+
+def count(asked: Iterable[AskedAny], *outcomes: Outcome) -> int:
     """Return how many requests ended in one of `outcomes`."""
-    return sum(record.outcome in outcomes for _, record in asked)
+    return total((entry, record) for entry, record in asked if record.outcome in outcomes)
 
 
-def most(counts: Iterable[str]) -> list[tuple[str, int]]:
-    """Count values, most first; past ten, what is left is one number."""
+def most(counts: Iterable[str] | Mapping[str, int]) -> list[tuple[str, int]]:
+    """Count values, unless they are counted, most first; past ten, what is left is one number."""
     counted = sorted(Counter(counts).items(), key=lambda item: (-item[1], item[0]))
     if len(counted) <= BARS_SHOWN:
         return counted
@@ -150,11 +175,10 @@ def most(counts: Iterable[str]) -> list[tuple[str, int]]:
     return [*counted[: BARS_SHOWN - 1], others]
 
 
-def over_time(report: Report, asked: Sequence[Asked]) -> list[OverTime]:
+def over_time(report: Report, asked: Sequence[AskedAny]) -> list[OverTime]:
     """Return the chart of requests over the period; none where it would show nothing."""
-    together = shared(report)
-    unit, buckets = timeline([*(record for _, record in asked), *together], *report.period)
-    if not (asked or together) or len(buckets) < 2:
+    unit, buckets = timeline((record for _, record in asked), *report.period)
+    if not asked or len(buckets) < 2:
         return []
     series = [
         Series("served", Tone.CALM, [bucket.served for bucket in buckets]),

@@ -10,6 +10,7 @@ from audit.reports.report import Report
 from audit.reports.sent import ran
 from audit.reports.words import (
     about,
+    all_requests,
     clock,
     count,
     describe,
@@ -19,7 +20,7 @@ from audit.reports.words import (
     place_name,
     request_table,
     requests,
-    shared,
+    total,
     where,
 )
 
@@ -29,14 +30,13 @@ _DEVICE: Final = "device:"
 def figures(report: Report) -> list[Figure]:
     """Return how many requests there were, and how they ended."""
     asked = requests(report)
-    together = sum(record.count for record in shared(report))
-    failed = count(asked, Outcome.FAILED, Outcome.ABANDONED)
+    every = all_requests(report)
     glass = sum(Flag.BREAK_GLASS in record.flags for _, record in asked)
     return [
-        Figure("requests", len(asked) + together),
+        Figure("requests", total(every)),
         Figure("served", count(asked, Outcome.SERVED), Tone.CALM),
         Figure("refused", count(asked, Outcome.REFUSED), Tone.CAUTION),
-        Figure("failed, left", failed + together, Tone.ALERT),
+        Figure("failed, left", count(every, Outcome.FAILED, Outcome.ABANDONED), Tone.ALERT),
         Figure("break-glass", glass, Tone.ALERT),
         Figure("subjects", len({record.subject for _, record in asked} - {None})),
     ]
@@ -46,7 +46,7 @@ def charts(report: Report) -> list[Chart]:
     """Return requests over time, where they ran and what decided them."""
     asked = requests(report)
     return [
-        *over_time(report, asked),
+        *over_time(report, all_requests(report)),
         Bars(
             title="Where served requests ran",
             rows=most(place_name(record.placement) for _, record in asked if ran(record)),

@@ -3,29 +3,33 @@
 from collections import defaultdict
 from typing import Final
 
-from audit.records import AnyRecord, Flag, Outcome, RequestRecord
+from audit.records import AnyRecord, Flag, Outcome, RefusalsRecord, RequestRecord
 from audit.reports.anomalies import RULES, find
-from audit.reports.kind import Bars, Chart, Column, Figure, Kind, Style, Table, Tone
+from audit.reports.kind import Bars, Cell, Chart, Column, Figure, Kind, Style, Table, Tone
 from audit.reports.report import Report
 from audit.reports.words import (
     UNKNOWN,
+    AskedAny,
+    all_requests,
     clock,
     count,
-    is_request,
     lines,
     most,
     over_time,
     requests,
+    stands_for,
+    tally,
+    total,
 )
 
 
 def figures(report: Report) -> list[Figure]:
     """Return how much was done, and how much of it stands out."""
-    asked = requests(report)
-    glass = sum(Flag.BREAK_GLASS in record.flags for _, record in asked)
+    asked = all_requests(report)
+    glass = sum(Flag.BREAK_GLASS in record.flags for _, record in requests(report))
     return [
         Figure("findings", len(find(asked, report.hours)), Tone.ALERT),
-        Figure("requests", len(asked)),
+        Figure("requests", total(asked)),
         Figure("refused", count(asked, Outcome.REFUSED), Tone.CAUTION),
         Figure("failed, left", count(asked, Outcome.FAILED, Outcome.ABANDONED), Tone.ALERT),
         Figure("break-glass", glass, Tone.ALERT),
@@ -35,17 +39,17 @@ def figures(report: Report) -> list[Figure]:
 
 def charts(report: Report) -> list[Chart]:
     """Return requests over time, by principal and by what was asked."""
-    asked = requests(report)
+    asked = all_requests(report)
     return [
         *over_time(report, asked),
-        Bars(title="Who asked", rows=most(record.principal or UNKNOWN for _, record in asked)),
-        Bars(title="What for", rows=most(record.action.value for _, record in asked)),
+        Bars(title="Who asked", rows=most(tally(asked, lambda one: one.principal or UNKNOWN))),
+        Bars(title="What for", rows=most(tally(asked, lambda one: one.action.value))),
     ]
 
 
 def tables(report: Report) -> list[Table]:
     """Return the findings, the rules that made them, and the activity of each principal."""
-    asked = requests(report)
+    asked = all_requests(report)
     return [
         Table(
             name="findings",
@@ -76,9 +80,9 @@ def tables(report: Report) -> list[Table]:
 
 
 def _principals(report: Report) -> Table:
-    by_whom: dict[str, list[RequestRecord]] = defaultdict(list)
-    for _, record in requests(report):
-        by_whom[record.principal or UNKNOWN].append(record)
+    by_whom: dict[str, list[AskedAny]] = defaultdict(list)
+    for entry, record in all_requests(report):
+        by_whom[record.principal or UNKNOWN].append((entry, record))
     return Table(
         name="principals",
         title="Activity of each principal",
@@ -90,27 +94,36 @@ def _principals(report: Report) -> Table:
             Column("Subjects", 0, Style.NUMBER),
             Column("Break-glass", 0, Style.NUMBER),
             Column("Refused", 0, Style.NUMBER),
+            Column("Door full", 0, Style.NUMBER),
             Column("Requests", 0, Style.NUMBER),
         ),
         rows=[
-            [
-                lines(who, ", ".join(sorted({role for one in records for role in one.roles}))),
-                clock(records[0].time),
-                clock(records[-1].time),
-                str(len({one.time.date() for one in records})),
-                str(len({one.subject for one in records} - {None})),
-                str(sum(Flag.BREAK_GLASS in one.flags for one in records)),
-                str(sum(one.outcome is Outcome.REFUSED for one in records)),
-                str(len(records)),
-            ]
-            for who, records in sorted(by_whom.items(), key=lambda item: (-len(item[1]), item[0]))
+            _principal(who, asked)
+            for who, asked in sorted(by_whom.items(), key=lambda item: (-total(item[1]), item[0]))
         ],
         empty="Nothing was asked.",
     )
 
 
+def _principal(who: str, asked: list[AskedAny]) -> list[Cell]:
+    own = [record for _, record in asked if isinstance(record, RequestRecord)]
+    shared = [one for one in asked if isinstance(one[1], RefusalsRecord)]
+    times = [record.time for _, record in asked]
+    return [
+        lines(who, ", ".join(sorted({role for _, record in asked for role in record.roles}))),
+        clock(times[0]),
+        clock(times[-1]),
+        str(len({time.date() for time in times})),
+        str(len({one.subject for one in own} - {None})),
+        str(sum(Flag.BREAK_GLASS in one.flags for one in own)),
+        str(sum(one.outcome is Outcome.REFUSED for one in own)),
+        str(total(shared)),
+        str(total(asked)),
+    ]
+
+
 def _shows(record: AnyRecord) -> bool:
-    return is_request(record)
+    return stands_for(record) > 0
 
 
 ACTIVITY: Final = Kind(

@@ -1,12 +1,24 @@
 """Refused requests: who was refused, why, and by which policy."""
 
 from collections import defaultdict
+from datetime import UTC, date
 from typing import Final
 
-from audit.records import AnyRecord, Outcome, Problem, RequestRecord
+from audit.records import AnyRecord, Outcome, Problem, RefusalsRecord, RequestRecord
 from audit.reports.kind import Bars, Chart, Column, Figure, Kind, Style, Table, Tone
 from audit.reports.report import Report
-from audit.reports.words import UNKNOWN, clock, most, over_time, request_table, requests
+from audit.reports.words import (
+    UNKNOWN,
+    all_requests,
+    clock,
+    lines,
+    most,
+    over_time,
+    request_table,
+    requests,
+    tally,
+    total,
+)
 
 _TOKENS: Final = frozenset({Problem.TOKEN_EXPIRED, Problem.TOKEN_INVALID, Problem.TOKEN_MISSING})
 
@@ -14,31 +26,34 @@ _TOKENS: Final = frozenset({Problem.TOKEN_EXPIRED, Problem.TOKEN_INVALID, Proble
 def figures(report: Report) -> list[Figure]:
     """Return how many requests were refused, and by what."""
     asked = [record for _, record in requests(report)]
+    every = all_requests(report)
     policy = sum(record.problem is Problem.POLICY_REFUSED for record in asked)
     tokens = sum(record.problem in _TOKENS for record in asked)
+    no_room = total(one for one in every if one[1].problem is Problem.OVERLOADED)
     return [
-        Figure("refused", len(asked), Tone.CAUTION),
+        Figure("refused", total(every), Tone.CAUTION),
         Figure("by policy", policy, Tone.ALERT),
         Figure("no valid token", tokens, Tone.CAUTION),
-        Figure("otherwise", len(asked) - policy - tokens),
-        Figure("principals", len({record.principal for record in asked} - {None})),
+        Figure("no room", no_room),
+        Figure("otherwise", total(every) - policy - tokens - no_room),
+        Figure("principals", len({record.principal for _, record in every} - {None})),
         Figure("subjects", len({record.subject for record in asked} - {None})),
     ]
 
 
 def charts(report: Report) -> list[Chart]:
     """Return refusals over time, by reason and by principal."""
-    asked = requests(report)
-    reasons = most(record.problem.value if record.problem else "none" for _, record in asked)
+    asked = all_requests(report)
+    reasons = tally(asked, lambda one: one.problem.value if one.problem else "none")
     return [
         *over_time(report, asked),
-        Bars(title="Why", rows=reasons),
-        Bars(title="Who was refused", rows=most(record.principal or UNKNOWN for _, record in asked)),
+        Bars(title="Why", rows=most(reasons)),
+        Bars(title="Who was refused", rows=most(tally(asked, lambda one: one.principal or UNKNOWN))),
     ]
 
 
 def tables(report: Report) -> list[Table]:
-    """Return refusals by policy, and every one."""
+    """Return refusals by policy, those that share a record, and every one that has its own."""
     asked = requests(report)
     refused: dict[str, list[RequestRecord]] = defaultdict(list)
     for _, record in asked:
@@ -67,12 +82,52 @@ def tables(report: Report) -> list[Table]:
             ],
             empty="No policy refused a request.",
         ),
-        request_table("requests", "Every refused request", asked, "No request was refused."),
+        _full_doors(report),
+        request_table(
+            "requests",
+            "Every refused request with a record of its own",
+            asked,
+            "No request was refused by itself.",
+        ),
     ]
 
 
+def _full_doors(report: Report) -> Table:
+    alike: dict[tuple[date, str, str, str], list[RefusalsRecord]] = defaultdict(list)
+    for _, record in report.of(RefusalsRecord):
+        day = record.time.astimezone(UTC).date()
+        alike[day, record.principal, record.action.value, record.model].append(record)
+    return Table(
+        name="full-doors",
+        title="Refused at a full door",
+        intro="What one caller asked of one model on one day (UTC); many such requests share a record.",
+        columns=(
+            Column("First (UTC)", 0),
+            Column("Last (UTC)", 0),
+            Column("Who", 1.2),
+            Column("What", 1.2),
+            Column("Records", 0, Style.NUMBER),
+            Column("Requests", 0, Style.NUMBER),
+        ),
+        rows=[
+            [
+                clock(records[0].time),
+                clock(max(record.until for record in records)),
+                lines(who, ", ".join(sorted({role for one in records for role in one.roles}))),
+                f"{action} {model}",
+                str(len(records)),
+                str(sum(record.count for record in records)),
+            ]
+            for (_, who, action, model), records in alike.items()
+        ],
+        empty="No model's door was found full.",
+    )
+
+
 def _refused(record: AnyRecord) -> bool:
-    return isinstance(record, RequestRecord) and record.outcome is Outcome.REFUSED
+    if isinstance(record, RequestRecord):
+        return record.outcome is Outcome.REFUSED or record.problem is Problem.OVERLOADED
+    return isinstance(record, RefusalsRecord)
 
 
 REFUSALS: Final = Kind(
@@ -87,8 +142,9 @@ REFUSALS: Final = Kind(
     notes=(
         (
             "Refused is what the caller could have asked otherwise (HTTP status 4xx): by policy, "
-            "without a valid token, malformed, too large, or too often. What failed on the site's "
-            "side is not here. Of a caller without a valid token, nothing that they typed is "
+            "without a valid token, malformed, too large, or too often; and what the site had no room "
+            "for (503), whose outcome elsewhere is `failed`. What else failed on the site's side is "
+            "not here. Of a caller without a valid token, nothing that they typed is "
             "recorded."
         ),
     ),
