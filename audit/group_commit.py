@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog
@@ -13,9 +14,8 @@ from audit.wal import WriteAheadLog
 BATCH_MAX: Final = 4096
 WAITING_MAX: Final = 65536
 
-# A lone record on a quick disk is written on the event loop: two hops between threads would cost as
-# much again as the write. Past this mean time of a write, the loop is never held up.
-INLINE_BELOW_S: Final = 400e-6
+# What is longer is written on a thread, however quick the disk is.
+INLINE_RECORDS_MAX: Final = 256
 
 _Waiting = tuple[bytes, "asyncio.Future[int]"]
 
@@ -37,9 +37,7 @@ class GroupCommit:
         self._aside: tuple[Callable[[], None], asyncio.Future[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
-        # How many records the last batch held, and the moving average of what a lone write took.
-        self._last_batch = 0
-        self._write_s = 0.0
+        self._pace = DiskPace()
         self.failed_at: float | None = None
 
     def append(self, leaf: bytes) -> "asyncio.Future[int]":
@@ -89,8 +87,7 @@ class GroupCommit:
         batch = self._waiting[:BATCH_MAX]
         del self._waiting[: len(batch)]
         leaves = [leaf for leaf, _ in batch]
-        lone, self._last_batch = len(batch) == self._last_batch == 1, len(batch)
-        if lone and self._write_s < INLINE_BELOW_S and not self._wal.full:
+        if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
             self._settle(batch, self._write(leaves))
             return
         committing = loop.run_in_executor(self._threads, self._write, leaves)
@@ -99,10 +96,13 @@ class GroupCommit:
 
     def _write(self, leaves: list[bytes]) -> Exception | None:
         """Make `leaves` durable; return what went wrong."""
-        started = time.perf_counter()
+        pace = self._pace
+        started = pace.clock()
         error = _tried(lambda: self._wal.append(leaves, self._tree.size))
-        if error is None and len(leaves) == 1:
-            self._write_s += 0.1 * (time.perf_counter() - started - self._write_s)
+        if error is None:
+            pace.wrote(pace.clock() - started)
+        else:
+            pace.failed()
         return error
 
     def _committed(self, done: "asyncio.Future[Exception | None]", batch: Sequence[_Waiting]) -> None:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from audit import Log, LogBusy, LogCorrupt, LogUnavailable, NoteVerifier, open_checkpoint
+from audit.group_commit import INLINE_RECORDS_MAX
 from audit.merkle import leaf_hash, verify_consistency, verify_inclusion
 from audit.records import encode
 from audit.tiles import tile_path
@@ -100,7 +101,7 @@ async def test_nothing_is_answered_while_the_disk_refuses_and_all_is_well_after(
     await log.close()
 
 
-async def test_lone_records_need_no_thread_and_fail_like_all_others(tmp_path, monkeypatch):
+async def test_records_on_a_quick_disk_need_no_thread_and_fail_like_all_others(tmp_path, monkeypatch):
     log = await open_log(tmp_path)
     threads = []
     sync = os.fdatasync
@@ -110,11 +111,14 @@ async def test_lone_records_need_no_thread_and_fail_like_all_others(tmp_path, mo
         sync(file)
 
     monkeypatch.setattr(os, "fdatasync", watched)
-    monkeypatch.setattr("audit.group_commit.INLINE_BELOW_S", float("inf"))
-    for n in range(4):
+    for bound in ("INLINE_BELOW_S", "STALLED_S"):
+        monkeypatch.setattr(f"audit.disk_pace.{bound}", float("inf"))
+    for n in range(2):
         assert await log.append(b"leaf %d" % n) == n
-    # The first of a row cannot know that it is alone; those after it need no thread.
-    assert threads == [False, True, True, True]
+    await fill(log, 10, 2)
+    assert threads == [True, True, True]
+    await fill(log, INLINE_RECORDS_MAX + 1, 12)
+    assert threads == [True, True, True, False]
 
     def broken(_: int) -> None:
         raise OSError(5, "Input/output error")
@@ -123,10 +127,39 @@ async def test_lone_records_need_no_thread_and_fail_like_all_others(tmp_path, mo
         failing.setattr(os, "fdatasync", broken)
         with pytest.raises(LogUnavailable, match="Input/output"):
             await log.append(b"lost")
-    assert await log.append(b"leaf 4") == 4
-    assert open_checkpoint(log.checkpoint.note, [VERIFIER]).size == 5
+    # After a failure the disk is waited for on a thread, even if it turns out to be quick.
+    written = INLINE_RECORDS_MAX + 13
+    assert await log.append(b"next") == written
+    assert threads[-1] is False
+    assert open_checkpoint(log.checkpoint.note, [VERIFIER]).size == written + 1
     await log.close()
-    assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == 5
+    assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == written + 1
+
+
+async def test_the_event_loop_is_not_held_up_by_a_disk_that_stalls(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    stalled, go_on = threading.Event(), threading.Event()
+    sync = os.fdatasync
+
+    def slow(file: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            stalled.set()
+            go_on.wait(30)
+        sync(file)
+
+    monkeypatch.setattr("audit.disk_pace.STALLED_S", 0.0)  # any write is one that stalled
+    await log.append(b"a write that takes long")
+    monkeypatch.setattr(os, "fdatasync", slow)
+    second = log.append(b"another")
+    assert await asyncio.to_thread(stalled.wait, 30)
+    # The loop goes on, and what comes meanwhile waits for the next commit.
+    third = log.append(b"a third")
+    await asyncio.sleep(0)
+    assert not second.done()
+    assert not third.done()
+    go_on.set()
+    assert [await second, await third] == [1, 2]
+    await log.close()
 
 
 async def test_an_empty_checkpoint_file_after_a_power_cut_is_made_again(tmp_path):
