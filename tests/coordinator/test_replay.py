@@ -73,6 +73,7 @@ def record_at(engine, number, chance):
     if chance.random() < 0.6:
         roles = frozenset({Role.CLINICIAN})
     on_device = chance.random() < 0.3
+    own_device = on_device and chance.random() < 0.3
     facts = Facts(
         roles=roles,
         model=chance.choice(("m", "m", "m", "unregistered")),
@@ -82,6 +83,7 @@ def record_at(engine, number, chance):
         consent=chance.random() < 0.3,
         emergency=chance.random() < 0.2,
         on_device=on_device,
+        own_device=own_device,
         carries_payload=chance.random() < 0.7,
     )
     candidates = NODES[: chance.randint(0, 3)]
@@ -98,7 +100,7 @@ def record_at(engine, number, chance):
         action=Action.INFER, authorization=None, claims=NO_CLAIMS, started_ns=time.monotonic_ns()
     )
     exchange = Exchange(call, UUID(int=number), START + timedelta(minutes=number))
-    exchange.principal = Principal(id="dr.adams", roles=roles)
+    exchange.principal = Principal(id=f"device:{number}" if own_device else "dr.adams", roles=roles)
     exchange.model = ModelInfo(facts.model, "1", None)
     exchange.facts = facts
     exchange.candidates = candidates

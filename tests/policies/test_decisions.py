@@ -83,8 +83,10 @@ CASES = {
         facts(), (node("cloud", "US", on_premises=False, agreement=True),), ("node:cloud",),
         "hipaa-treatment", ()),
     "a device runs models on its own data": (
-        facts(roles=frozenset({Role.DEVICE}), on_device=True), (US, PHONE), ("device:phone",),
-        "hipaa-own-device", ()),
+        facts(roles=frozenset({Role.DEVICE}), on_device=True, own_device=True), (US, PHONE),
+        ("device:phone",), "hipaa-own-device", ()),
+    "a device runs nothing on another": (
+        facts(roles=frozenset({Role.DEVICE}), on_device=True), (US, PHONE), (), "base-own-device", ()),
     "research on identifiable data needs authorization": (
         facts(roles=frozenset({Role.RESEARCHER}), purpose=Purpose.HRESCH), (US,), (),
         "hipaa-research", ()),
