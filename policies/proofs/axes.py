@@ -7,12 +7,12 @@ value throughout a class, and one point of it speaks for all.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from policies.proofs.diagram import Book, Diagram
 from policies.proofs.formula import Atom, Unprovable
 from policies.proofs.space import Space
 from policies.proofs.tables import Tables
@@ -22,7 +22,6 @@ POINTS_MAX = 32_000_000
 PACKED = 39
 
 Numbers = NDArray[np.int64]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Axis(Struct, frozen=True, eq=False):
@@ -42,41 +41,34 @@ class Axis(Struct, frozen=True, eq=False):
 
 
 class Axes:
-    """All axes for a set of atoms; axis n of every array about them is `axes[n]`."""
+    """All axes for a set of atoms, and the book of the diagrams over them; axis n is `axes[n]`."""
 
     def __init__(self, axes: Sequence[Axis]) -> None:
         """Put the axes in order."""
         self.axes = tuple(axes)
         self.shape = tuple(len(axis.counts) for axis in axes)
         self.place = {name: n for n, axis in enumerate(axes) for name in axis.variables}
+        self.book = Book(self.shape)
         self._axis_of = {atom: n for n, axis in enumerate(axes) for atom in axis.columns}
+        self._counts = [[int(count) for count in axis.counts] for axis in axes]
 
     @property
     def classes(self) -> int:
         """How many classes there are."""
         return math.prod(self.shape)
 
-    def values(self, atom: Atom) -> NDArray[np.uint8]:
-        """Return what an atom is worth in each class, of length 1 along the axes it does not read."""
+    def where(self, atom: Atom, value: int) -> Diagram:
+        """Return the classes in which an atom has this value."""
         n = self._axis_of[atom]
-        return self.spread(n, self.axes[n].columns[atom])
+        return self.book.column(n, self.axes[n].columns[atom] == value)
 
-    def spread(self, n: int, column: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Return what varies along axis `n` only, ready to be combined with other arrays."""
-        return column.reshape(self._along(n))
-
-    def count(self, mask: NDArray[np.bool_]) -> int:
+    def count(self, mask: Diagram) -> int:
         """Return for how many combinations the classes in `mask` stand."""
-        total: Numbers = mask.astype(np.int64)
-        for n, axis in enumerate(self.axes):
-            # Along an axis that this mask does not vary on, all points count.
-            varies = total.shape[n] != 1
-            weighed = total * axis.counts.reshape(self._along(n)) if varies else total
-            total = weighed.sum(axis=n, keepdims=True) * (1 if varies else int(axis.counts.sum()))
-        return int(total.reshape(-1)[0])
+        return mask.count(self._counts)
 
-    def _along(self, n: int) -> list[int]:
-        return [-1 if each == n else 1 for each in range(len(self.shape))]
+    def count_classes(self, mask: Diagram, axis: int | None = None) -> int:
+        """Return how many classes are in `mask`; those along `axis`, if one is given, count as one."""
+        return mask.count([[1] * (1 if n == axis else size) for n, size in enumerate(self.shape)])
 
 
 class Partitioner:
@@ -86,6 +78,7 @@ class Partitioner:
         """Work in the space of `tables`."""
         self._tables = tables
         self._axes: dict[tuple[tuple[str, ...], frozenset[Atom]], Axis] = {}
+        self._made: dict[tuple[Axis, ...], Axes] = {}
 
     def axes(self, atoms: Iterable[Atom]) -> Axes:
         """Return the axes for these atoms.
@@ -116,7 +109,10 @@ class Partitioner:
                 # What reads nothing is the same everywhere, and so on any axis.
                 own += [atom for atom in asked if not reads[atom]]
             axes.append(self._axis(variables, tuple(own)))
-        return Axes(axes)
+        made = tuple(axes)
+        if made not in self._made:
+            self._made[made] = Axes(made)
+        return self._made[made]
 
     def _axis(self, variables: tuple[str, ...], atoms: tuple[Atom, ...]) -> Axis:
         key = (variables, frozenset(atoms))

@@ -1,15 +1,14 @@
 """What changes between two bundles: every class of requests that they decide otherwise."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Final
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from policies.bundle import Bundle, ModelAccess, validate
 from policies.facts import Purpose, Role
-from policies.proofs.axes import Axes
 from policies.proofs.formula import actions_of, parse_policies
 from policies.proofs.judgement import Judgement, Mask
 from policies.proofs.regions import Region, regions
@@ -20,8 +19,6 @@ from policies.proofs.workbench import Field, rule_of
 OPEN_MODEL: Final[Mapping[str, ModelAccess]] = {
     "open to all": ModelAccess(roles=tuple(Role), purposes=tuple(Purpose))
 }
-# Bits of a signed number of 64 that hold one answer each.
-PACKED: Final = 60
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -119,27 +116,22 @@ def changed_data(before: Bundle, after: Bundle) -> tuple[str, ...]:
 def _changes(field: Field, before: Judgement, after: Judgement, policies: bool) -> Iterator[Change]:
     axes = before.axes
     obligations = tuple(sorted({*before.obligations, *after.obligations}))
-    codes = [judgement.outcome(obligations).reshape(-1) for judgement in (before, after)]
     determined = [_determined(judgement) for judgement in (before, after)]
+    answers = list(zip(before.outcome(obligations), after.outcome(obligations), strict=True))
     if policies:
         # By id: the same policy may have another number in the other bundle.
-        codes = _with_policies(codes, determined, axes)
-    changed = np.flatnonzero(codes[0] != codes[1])
-    pairs, numbers = np.unique(np.stack([code[changed] for code in codes]), axis=1, return_inverse=True)
-    for n in range(pairs.shape[1]):
-        mask = np.zeros(axes.classes, dtype=np.bool_)
-        mask[changed[numbers.reshape(-1) == n]] = True
-        whole = mask.reshape(axes.shape)
-        first = int(mask.argmax())
+        nowhere = axes.book.nothing
+        names = sorted({*determined[0], *determined[1]})
+        answers += [(determined[0].get(n, nowhere), determined[1].get(n, nowhere)) for n in names]
+    changed = reduce(or_, (one ^ other for one, other in answers))
+    for mask in _alike([changed], [mask for pair in answers for mask in pair]):
         outcomes = [
             Outcome(
-                permitted=bool(judgement.outcome(()).reshape(-1)[first]),
+                permitted=(mask & judgement.permitted).any(),
                 obligations=tuple(
-                    name for name in obligations if _at(judgement.obliged(name), axes, first)
+                    name for name in obligations if (mask & judgement.obliged(name)).any()
                 ),
-                policies=tuple(
-                    name for name, own in masks.items() if policies and _at(own, axes, first)
-                ),
+                policies=_within(masks, mask) if policies else (),
             )
             for judgement, masks in zip((before, after), determined, strict=True)
         ]
@@ -147,12 +139,20 @@ def _changes(field: Field, before: Judgement, after: Judgement, policies: bool) 
             api=field.space.api,
             before=outcomes[0],
             after=outcomes[1],
-            combinations=axes.count(whole),
-            classes=int(mask.sum()),
-            before_policies=_within(determined[0], whole),
-            after_policies=_within(determined[1], whole),
-            regions=tuple(regions(field.space, axes, whole)),
+            combinations=axes.count(mask),
+            classes=axes.count_classes(mask),
+            before_policies=_within(determined[0], mask),
+            after_policies=_within(determined[1], mask),
+            regions=tuple(regions(field.space, axes, mask)),
         )
+
+
+def _alike(cells: Sequence[Mask], masks: Sequence[Mask]) -> Sequence[Mask]:
+    """Return `cells` cut up so that each part lies in each of `masks` whole, or not at all."""
+    for mask in masks:
+        cells = [part for cell in cells for part in (cell & mask, cell & ~mask)]
+        cells = [cell for cell in cells if cell.any()]
+    return [cell for cell in cells if cell.any()]
 
 
 def _determined(judgement: Judgement) -> dict[str, Mask]:
@@ -160,26 +160,5 @@ def _determined(judgement: Judgement) -> dict[str, Mask]:
     return dict(sorted(masks.items()))
 
 
-def _with_policies(
-    codes: Sequence[NDArray[np.int64]], determined: Sequence[Mapping[str, Mask]], axes: Axes
-) -> list[NDArray[np.int64]]:
-    """Return numbers for the classes, equal where the codes and what determined them are equal."""
-    numbers = np.concatenate(list(codes))
-    nowhere: Mask = np.zeros(1, dtype=np.bool_).reshape([1] * len(axes.shape))
-    names = sorted({*determined[0], *determined[1]})
-    for begin in range(0, len(names), PACKED):
-        packed = np.zeros_like(numbers)
-        for name in names[begin : begin + PACKED]:
-            masks = [np.broadcast_to(own.get(name, nowhere), axes.shape) for own in determined]
-            packed = packed * 2 + np.concatenate([mask.reshape(-1) for mask in masks])
-        _, inner = np.unique(packed, return_inverse=True)
-        _, numbers = np.unique(numbers * (int(inner.max()) + 1) + inner, return_inverse=True)
-    return list(np.split(numbers, 2))
-
-
 def _within(determined: Mapping[str, Mask], mask: Mask) -> tuple[str, ...]:
-    return tuple(name for name, own in determined.items() if bool((own & mask).any()))
-
-
-def _at(mask: Mask, axes: Axes, flat: int) -> bool:
-    return bool(np.broadcast_to(mask, axes.shape)[np.unravel_index(flat, axes.shape)])
+    return tuple(name for name, own in determined.items() if (own & mask).any())

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from policies.bundle import Bundle
 from policies.proofs.judgement import Judgement
 from policies.proofs.workbench import Workbench
@@ -33,7 +31,7 @@ def idle_policies(bundle: Bundle) -> Iterator[Finding]:
                 reached.add(rule.text.id)
                 other = judgement.without(n).outcome(judgement.obligations)
                 # Where packs permit nothing at all, no forbid of theirs can matter yet.
-                if not outcome.any() or not np.array_equal(outcome, other):
+                if not judgement.permitted.any() or outcome != other:
                     effective.add(rule.text.id)
     for text in bench.texts:
         if text.id not in reached:

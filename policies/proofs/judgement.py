@@ -4,18 +4,17 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from policies.proofs.axes import Axes
+from policies.proofs.diagram import Diagram
 from policies.proofs.formula import And, Atom, Const, Formula, If, Not, Or, formula_of
 from policies.proofs.tables import ERROR, TRUE
 from policies.validation import PolicyText
 
 PERMIT: Final = "permit"
 
-Mask = NDArray[np.bool_]
+Mask = Diagram
 
 
 class Rule(Struct, frozen=True):
@@ -53,11 +52,10 @@ def evaluate(formula: Formula, axes: Axes) -> Worth:
     """
     match formula:
         case Const(value):
-            return Worth(np.full([1] * len(axes.shape), value), None)
+            return Worth(axes.book.constant(value), None)
         case Atom():
-            values = axes.values(formula)
-            errs = bool((values == ERROR).any())
-            return Worth(values == TRUE, values == ERROR if errs else None)
+            errs = axes.where(formula, ERROR)
+            return Worth(axes.where(formula, TRUE), errs if errs.any() else None)
         case Not(inner):
             worth = evaluate(inner, axes)
             return Worth(_false(worth), worth.error)
@@ -76,10 +74,7 @@ def evaluate(formula: Formula, axes: Axes) -> Worth:
 
 
 class Judgement:
-    """What rules decide in each class.
-
-    Arrays have the shape of the axes, or length 1 along axes on which they do not vary.
-    """
+    """What rules decide in each class."""
 
     def __init__(self, axes: Axes, rules: Sequence[Rule]) -> None:
         """Evaluate the rules."""
@@ -135,20 +130,19 @@ class Judgement:
         """Every obligation that some permit carries."""
         return tuple(sorted({name for rule in self.rules for name in rule.text.obligations}))
 
-    def outcome(self, obligations: Sequence[str]) -> NDArray[np.int64]:
-        """Return, of each class, 0 where it is refused and else 1 and a bit for each obligation."""
-        code = np.broadcast_to(self.permitted, self.axes.shape).astype(np.int64)
-        for n, name in enumerate(obligations, start=1):
-            code |= self.obliged(name).astype(np.int64) << n
-        return code
+    def outcome(self, obligations: Sequence[str]) -> tuple[Mask, ...]:
+        """Return where a request is permitted, and where with each of these obligations.
+
+        Two judgements on the same axes decide alike if these are equal.
+        """
+        return self.permitted, *(self.obliged(name) for name in obligations)
 
     def _pairs(self) -> Iterator[tuple[Rule, Worth]]:
         return zip(self.rules, self.worths, strict=True)
 
     def _any(self, masks: Sequence[Mask]) -> Mask:
-        found: Mask = np.zeros([1] * len(self.axes.shape), dtype=np.bool_)
-        # Small ones first: they stay small until they meet one that varies along another axis.
-        for mask in sorted(masks, key=lambda mask: mask.size):
+        found = self.axes.book.nothing
+        for mask in masks:
             found = found | mask
         return found
 
@@ -161,7 +155,7 @@ def _within(where: Mask, error: Mask | None) -> Mask | None:
     if error is None:
         return None
     found = where & error
-    return found if bool(found.any()) else None
+    return found if found.any() else None
 
 
 def _either(one: Mask | None, other: Mask | None) -> Mask | None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import cedarpy
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from policies.bundle import build_bundle
 from policies.engine import Engine
 from policies.pack import PACKS
-from policies.proofs.judgement import Judgement, Rule
+from policies.proofs.judgement import Judgement, Mask, Rule
 from policies.proofs.mutants import Mutant, as_text, mutants_of
 from policies.proofs.prove import broken
 from policies.proofs.workbench import Field, Workbench, rule_of
@@ -118,7 +117,7 @@ def _why(bench: Workbench, number: int, rule: Rule | None) -> str:
     names_only = False
     for field in bench.fields:
         before, after = _both(bench, field, number, rule)
-        if not np.array_equal(before.outcome(before.obligations), after.outcome(before.obligations)):
+        if before.outcome(before.obligations) != after.outcome(before.obligations):
             return "changes who is permitted: a case or an invariant is missing"
         names_only |= _reasons(before) != _reasons(after)
     return (
@@ -137,9 +136,9 @@ def _both(
     return Judgement(axes, rules), Judgement(axes, others)
 
 
-def _reasons(judgement: Judgement) -> Mapping[str, bytes]:
+def _reasons(judgement: Judgement) -> Mapping[str, Mask]:
     return {
-        rule.text.id: np.broadcast_to(judgement.determined(n), judgement.axes.shape).tobytes()
+        rule.text.id: judgement.determined(n)
         for n, rule in enumerate(judgement.rules)
         if judgement.determined(n).any()
     }

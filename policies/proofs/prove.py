@@ -3,19 +3,21 @@
 A counterexample is decided once more by the engine itself before it is shown.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from policies.bundle import Bundle
 from policies.decision import Decision
 from policies.facts import DataClass, Role
 from policies.invariants import Claim, Invariant
-from policies.proofs.axes import Axes, Axis, Numbers
+from policies.proofs.axes import Axes, Axis
 from policies.proofs.formula import PLACE
 from policies.proofs.judgement import Judgement, Mask, evaluate
 from policies.proofs.requests import ProofBroken, Request, decide, request_at
@@ -60,24 +62,20 @@ class Proof(Struct, frozen=True, kw_only=True):
         return not self.violations
 
 
-NOWHERE: Final[Numbers] = np.zeros(0, dtype=np.int64)
+class _Step(Struct, frozen=True, eq=False):
+    """A step of a fact, from class `low` to class `high` of its axis, and where it breaks something."""
+
+    low: int
+    high: int
+    mask: Mask
 
 
 class _Broken(Struct, frozen=True, eq=False):
-    """Where an invariant is broken, and, for one about a fact, the steps along its axis.
-
-    `mask` then has a step in place of each class of that axis, from class `low` to class `high`.
-    """
+    """Where an invariant is broken; one about a fact is by steps along an axis."""
 
     mask: Mask
     axis: int | None = None
-    low: Numbers = NOWHERE
-    high: Numbers = NOWHERE
-
-    def shape(self, axes: Axes) -> tuple[int, ...]:
-        """Return the whole shape of the mask."""
-        sizes = (len(self.low) if n == self.axis else size for n, size in enumerate(axes.shape))
-        return tuple(sizes)
+    steps: tuple[_Step, ...] = ()
 
 
 def prove(bundle: Bundle) -> Iterator[Proof]:
@@ -102,7 +100,7 @@ def combinations(bundle: Bundle) -> int:
 
 def broken(field: Field, judgement: Judgement, claim: Claimed) -> bool:
     """Return whether an invariant is broken."""
-    return bool(_broken(field.space, judgement, claim).mask.any())
+    return _broken(field.space, judgement, claim).mask.any()
 
 
 def _proof(workbench: Workbench, field: Field, judgement: Judgement, claim: Claimed) -> Proof:
@@ -111,64 +109,70 @@ def _proof(workbench: Workbench, field: Field, judgement: Judgement, claim: Clai
     if claim.invariant.claim is Claim.ONLY:
         scope = ~scope
     found = _broken(field.space, judgement, claim)
-    mask = np.broadcast_to(found.mask, found.shape(axes))
+    violations = [step.mask for step in found.steps] if found.axis is not None else [found.mask]
     return Proof(
         invariant=claim.invariant,
         api=field.space.api,
         combinations=axes.count(scope),
         classes=axes.classes,
-        violations=int(np.count_nonzero(mask)),
-        counterexamples=tuple(_least(workbench, field, judgement, claim.invariant, found, mask)),
+        violations=sum(axes.count_classes(mask, found.axis) for mask in violations),
+        counterexamples=tuple(_least(workbench, field, judgement, claim.invariant, found)),
     )
 
 
 def _least(
-    workbench: Workbench,
-    field: Field,
-    judgement: Judgement,
-    invariant: Invariant,
-    found: _Broken,
-    mask: Mask,
+    workbench: Workbench, field: Field, judgement: Judgement, invariant: Invariant, found: _Broken
 ) -> Iterator[Counterexample]:
     """Yield the violations that depart least from the strictest facts, each decided by the engine."""
     axes = judgement.axes
-    weights: NDArray[np.int64] = np.zeros([1] * len(axes.shape), dtype=np.int64)
-    for n, axis in enumerate(axes.axes):
-        # A step has the weight of the class that it begins in.
-        own = axis.weights if n != found.axis else axis.weights[found.low]
-        weights = weights + axes.spread(n, own)
-    where = np.flatnonzero(mask)
-    far = np.broadcast_to(weights, mask.shape).reshape(-1)[where]
-    # There may be millions; only those that are as near as the nearest few have to be sorted.
-    near = np.flatnonzero(far <= np.partition(far, SHOWN - 1)[SHOWN - 1]) if far.size > SHOWN else ...
-    least_first = where[near][np.argsort(far[near], kind="stable")]
-    for flat in least_first[:SHOWN]:
-        index = [int(n) for n in np.unravel_index(flat, mask.shape)]
-        # A step has its points chosen below: its number is not that of a class.
-        points = [
-            int(axis.points[n]) if place != found.axis else 0
-            for place, (axis, n) in enumerate(zip(axes.axes, index, strict=True))
-        ]
-        if found.axis is None:
-            yield _counterexample(workbench, field, judgement, index, points)
-            continue
-        n, step = found.axis, index[found.axis]
-        ends = int(found.low[step]), int(found.high[step])
-        lower, higher = _step_points(field.space, axes.axes[n], ends, invariant.fact)
-        index[n], points[n] = ends[0], lower
-        low = _counterexample(workbench, field, judgement, index, points)
-        index[n], points[n] = ends[1], higher
-        high = _counterexample(workbench, field, judgement, index, points)
+    weights = [[int(weight) for weight in axis.weights] for axis in axes.axes]
+    if found.axis is None:
+        for _, path in found.mask.nearest(weights, SHOWN):
+            yield _counterexample(workbench, field, judgement, path, _points(axes, path))
+        return
+    n = found.axis
+    # A step has the weight of the class that it begins in, and nothing else along its axis.
+    along = [*weights[:n], [0], *weights[n + 1 :]]
+    least = heapq.nsmallest(
+        SHOWN,
+        (
+            (weight + weights[n][step.low], (*path[:n], number, *path[n + 1 :]))
+            for number, step in enumerate(found.steps)
+            for weight, path in step.mask.nearest(along, SHOWN)
+        ),
+    )
+    for _, path in least:
+        step = found.steps[path[n]]
+        points = _points(axes, (*path[:n], step.low, *path[n + 1 :]))
+        ends = _step_points(field.space, axes.axes[n], (step.low, step.high), invariant.fact)
+        low, high = (
+            _counterexample(
+                workbench,
+                field,
+                judgement,
+                (*path[:n], own, *path[n + 1 :]),
+                (*points[:n], point, *points[n + 1 :]),
+            )
+            for own, point in zip((step.low, step.high), ends, strict=True)
+        )
         yield msgspec.structs.replace(low, raised=(high.request, high.decision))
 
 
+def _points(axes: Axes, path: Sequence[int]) -> list[int]:
+    """Return the points that speak for these classes."""
+    return [int(axis.points[own]) for axis, own in zip(axes.axes, path, strict=True)]
+
+
 def _counterexample(
-    workbench: Workbench, field: Field, judgement: Judgement, index: list[int], points: list[int]
+    workbench: Workbench,
+    field: Field,
+    judgement: Judgement,
+    index: Sequence[int],
+    points: Sequence[int],
 ) -> Counterexample:
     request = request_at(field.space, judgement.axes, points)
     decision = decide(workbench.bundle, request)
-    permitted = np.broadcast_to(judgement.permitted, judgement.axes.shape)
-    if decision.allowed is not bool(permitted[tuple(index)]):
+    if decision.allowed is not judgement.permitted.at(index):
         raise ProofBroken(f"the engine decides otherwise than the proof: {request}")
     return Counterexample(request=request, decision=decision)
 
@@ -197,10 +201,10 @@ def _broken(space: Space, judgement: Judgement, claim: Claimed) -> _Broken:
             return _Broken(scope & ~permitted)
         case Claim.OBLIGES:
             lacks = [permitted & ~judgement.obliged(name) for name in claim.invariant.obligations]
-            return _Broken(scope & np.logical_or.reduce(lacks))
+            return _Broken(scope & reduce(or_, lacks))
         case Claim.ONLY:
             has = [judgement.obliged(name) for name in claim.invariant.obligations]
-            return _Broken(~scope & np.logical_or.reduce(has))
+            return _Broken(~scope & reduce(or_, has))
         case Claim.MONOTONE:
             return _raised(space, judgement, claim.invariant, scope)
         case Claim.IGNORES:
@@ -212,19 +216,23 @@ def _raised(space: Space, judgement: Judgement, invariant: Invariant, scope: Mas
     axes = judgement.axes
     variable = PLACE if invariant.fact in _TRAITS else invariant.fact
     n = axes.place[variable]
-    low, high = _steps(space, axes.axes[n], variable, invariant.fact)
-    within = np.broadcast_to(scope, axes.shape)
-    inside = within.take(low, axis=n) & within.take(high, axis=n)
-    outcome = judgement.outcome(judgement.obligations)
-    before, after = outcome.take(low, axis=n), outcome.take(high, axis=n)
-    if invariant.claim is Claim.MONOTONE:
-        return _Broken((before > 0) & (after == 0) & inside, n, low, high)
-    return _Broken((before != after) & inside, n, low, high)
+    within = scope.along(n)
+    outcomes = [mask.along(n) for mask in judgement.outcome(judgement.obligations)]
+    permitted = outcomes[0]
+    steps = []
+    for low, high in _steps(space, axes.axes[n], variable, invariant.fact):
+        if invariant.claim is Claim.MONOTONE:
+            mask = permitted[low] & ~permitted[high]
+        else:
+            mask = reduce(or_, (each[low] ^ each[high] for each in outcomes))
+        mask = mask & within[low] & within[high]
+        if mask.any():
+            steps.append(_Step(low, high, mask))
+    found = reduce(or_, (step.mask for step in steps), axes.book.nothing)
+    return _Broken(found, n, tuple(steps))
 
 
-def _steps(
-    space: Space, axis: Axis, variable: str, fact: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _steps(space: Space, axis: Axis, variable: str, fact: str) -> list[tuple[int, int]]:
     """Return the pairs of classes between which one step of `fact` can lead."""
     place = axis.variables.index(variable)
     labels = axis.labels.reshape(axis.shape)
@@ -234,8 +242,7 @@ def _steps(
         before, after = labels.take(one, axis=place), labels.take(other, axis=place)
         both = np.unique(np.stack([before.reshape(-1), after.reshape(-1)]), axis=1)
         pairs |= {(int(low), int(high)) for low, high in both.T if low != high}
-    ordered = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-    return ordered[:, 0], ordered[:, 1]
+    return sorted(pairs)
 
 
 def _step_values(values: Sequence[Any], fact: str) -> Iterator[tuple[int, int]]:

@@ -27,17 +27,19 @@ def regions(space: Space, axes: Axes, mask: Mask) -> Iterator[Region]:
 
     A region names only the facts that it restricts.
     """
-    for box in boxes(np.broadcast_to(mask, axes.shape)):
+    # Of length 1 along the axes that make no difference: a box spans them whole.
+    spread = mask.array()
+    for box in boxes(spread):
         choices = [
             list(_regions_of_axis(space, axis, classes))
-            for axis, classes in zip(axes.axes, box, strict=True)
-            if len(classes) < len(axis.counts)
+            for axis, classes, size in zip(axes.axes, box, spread.shape, strict=True)
+            if len(classes) < size
         ]
         for parts in itertools.product(*choices):
             yield {name: values for part in parts for name, values in part.items()}
 
 
-def boxes(mask: Mask) -> Iterator[Box]:
+def boxes(mask: NDArray[np.bool_]) -> Iterator[Box]:
     """Yield boxes (for each axis, the indices that it spans) that together cover exactly `mask`.
 
     Greedy: each begins at the first point that is not covered yet and grows as far as `mask` does,

@@ -1,6 +1,8 @@
 """What a decision hangs on: the facts that mattered, and the nearest change of facts that flips it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 import numpy as np
@@ -138,15 +140,12 @@ def _values(bundle: Bundle, facts: Facts) -> Mapping[str, Any]:
 
 def _outcome(asked: _Asked, index: tuple[int, ...]) -> tuple[tuple[bool, ...], tuple[str, ...]]:
     """Return, for one class, which of the places are permitted and with which obligations."""
-    shape = asked.axes.shape
-    permitted = tuple(
-        bool(np.broadcast_to(judgement.permitted, shape)[index]) for judgement in asked.judgements
-    )
+    permitted = tuple(judgement.permitted.at(index) for judgement in asked.judgements)
     obligations = {
         name
         for judgement in asked.judgements
         for name in judgement.obligations
-        if np.broadcast_to(judgement.obliged(name), shape)[index]
+        if judgement.obliged(name).at(index)
     }
     return permitted, tuple(sorted(obligations))
 
@@ -192,25 +191,21 @@ def _mattered(asked: _Asked, candidates: Sequence[Candidate]) -> Iterator[Matter
 
 def _flips(asked: _Asked) -> Iterator[tuple[FactChange, ...]]:
     axes = asked.axes
-    allowed = np.zeros(axes.shape, dtype=np.bool_)
-    for judgement in asked.judgements:
-        allowed = allowed | judgement.permitted
-    total: Numbers = np.zeros([1] * len(axes.shape), dtype=np.int64)
+    allowed = reduce(or_, (judgement.permitted for judgement in asked.judgements))
+    far: list[list[int]] = []
     nearest: list[Numbers] = []
-    for n, (axis, point) in enumerate(zip(axes.axes, asked.points, strict=True)):
+    for axis, point in zip(axes.axes, asked.points, strict=True):
         distances = _distances(axis, point)
         order = np.argsort(distances, kind="stable")
         _, first = np.unique(axis.labels[order], return_index=True)
         nearest.append(order[first])
-        total = total + axes.spread(n, distances[order[first]])
-    flipped = np.flatnonzero(allowed.reshape(-1) != allowed[asked.index(asked.points)])
-    if not flipped.size:
-        return
-    far = np.broadcast_to(total, axes.shape).reshape(-1)[flipped]
-    for flat in flipped[far == far.min()][:FLIPS_SHOWN]:
-        index = np.unravel_index(int(flat), axes.shape)
-        points = [int(points[int(own)]) for points, own in zip(nearest, index, strict=True)]
-        yield tuple(_steps(asked, points))
+        far.append([int(distance) for distance in distances[order[first]]])
+    flipped = ~allowed if allowed.at(asked.index(asked.points)) else allowed
+    found = flipped.nearest(far, FLIPS_SHOWN)
+    for distance, path in found:
+        if distance == found[0][0]:
+            points = [int(points[own]) for points, own in zip(nearest, path, strict=True)]
+            yield tuple(_steps(asked, points))
 
 
 def _steps(asked: _Asked, points: Sequence[int]) -> Iterator[FactChange]:

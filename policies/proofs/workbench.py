@@ -4,7 +4,7 @@ Requests to place a model and requests to the API are two fields: they have diff
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
@@ -18,9 +18,6 @@ from policies.proofs.judgement import Judgement, Rule
 from policies.proofs.space import Space
 from policies.proofs.tables import Tables
 from policies.validation import PolicyText, parse_schema
-
-# A handful of masks of one byte for each class, and of numbers of eight, are in memory at a time.
-CLASSES_MAX: Final = 50_000_000
 
 Policy = dict[str, Any]
 
@@ -50,15 +47,9 @@ class Field:
         """Return the classes that these rules tell apart.
 
         Raises:
-            Unprovable: if there are too many.
+            Unprovable: if conditions tie too many facts together.
         """
-        axes = self._partitioner.axes(atom for rule in rules for atom in atoms_of(rule.formula))
-        if axes.classes > CLASSES_MAX:
-            raise Unprovable(
-                f"the policies tell {axes.classes} classes of requests apart;"
-                f" {CLASSES_MAX} can be looked at"
-            )
-        return axes
+        return self._partitioner.axes(atom for rule in rules for atom in atoms_of(rule.formula))
 
 
 class Workbench:

@@ -5,7 +5,6 @@ import re
 import shutil
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -106,23 +105,19 @@ def test_a_class_is_decided_as_the_engine_decides_each_request_in_it():
     bench = Workbench(made)
     for field in bench.fields:
         judgement = bench.judge(field)
-        shape = judgement.axes.shape
         forbids = {rule.text.id for rule in judgement.rules if rule.text.effect == "forbid"}
-        determined = {
-            rule.text.id: np.broadcast_to(judgement.determined(n), shape)
-            for n, rule in enumerate(judgement.rules)
-        }
-        obliged = {
-            name: np.broadcast_to(judgement.obliged(name), shape) for name in judgement.obligations
-        }
+        determined = {rule.text.id: judgement.determined(n) for n, rule in enumerate(judgement.rules)}
+        obliged = {name: judgement.obliged(name) for name in judgement.obligations}
         pairs = list(sample(field, judgement.axes, 7, 1000))
         decisions = decided(made, [request for _, request in pairs])
         for (index, request), decision in zip(pairs, decisions, strict=True):
-            assert bool(judgement.permitted[index]) is decision.allowed, request
-            decisive = {name for name, mask in determined.items() if mask[index]}
+            assert judgement.permitted.at(index) is decision.allowed, request
+            decisive = {name for name, mask in determined.items() if mask.at(index)}
             decisive = (decisive & forbids) or decisive or {"default-deny"}
             assert decisive == set(decision.policies), request
-            assert [name for name, mask in obliged.items() if mask[index]] == list(decision.obligations)
+            assert [name for name, mask in obliged.items() if mask.at(index)] == list(
+                decision.obligations
+            )
 
 
 HEADER = '@id("own")\n@title("t")\n@cite("c")\n'
@@ -204,7 +199,6 @@ def test_whatever_the_policies_their_classes_are_decided_as_the_engine_decides(
     bench = Workbench(made)
     judgement = bench.judge(bench.place)
     axes = judgement.axes
-    permitted = np.broadcast_to(judgement.permitted, axes.shape)
     pairs = [
         (index, request)
         for index, request in sample(bench.place, axes, seed, 40)
@@ -213,7 +207,7 @@ def test_whatever_the_policies_their_classes_are_decided_as_the_engine_decides(
     ]
     decisions = decided(made, [request for _, request in pairs])
     for (index, request), decision in zip(pairs, decisions, strict=True):
-        assert bool(permitted[index]) is decision.allowed, request
+        assert judgement.permitted.at(index) is decision.allowed, request
 
 
 CODES = st.from_regex(r"\A[A-Z]{2}(-[A-Z0-9]{1,3})?\Z") | st.sampled_from(
