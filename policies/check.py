@@ -1,5 +1,6 @@
 """Everything that can be said against packs before they decide anything, for their author to read."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 
 from policies.bundle import Bundle, assemble_bundle, find_problems
 from policies.errors import BundleInvalid
-from policies.pack import DATA, PACKS
+from policies.pack import DATA, PACKS, load_packs
 from policies.proofs.formula import Unprovable
 from policies.proofs.idle import idle_policies
 from policies.source import SourceFile, position
@@ -41,7 +42,7 @@ def check_packs(packs: Sequence[str], *, root: Path = PACKS) -> tuple[Finding, .
     problems = [_in_its_file(found, packs, root) for found in dict.fromkeys(find_problems(bundle))]
     findings = [
         *problems,
-        *(() if problems else _idle(bundle)),
+        *(() if problems else _idle(bundle, _superseded(packs, root))),
         *_layout((*bundle.policies, *bundle.invariants)),
     ]
     order = [file.path for file in (*bundle.schema, *bundle.policies, *bundle.invariants)]
@@ -83,14 +84,19 @@ def _in_its_file(found: Finding, packs: Sequence[str], root: Path) -> Finding:
     return found
 
 
-def _idle(bundle: Bundle) -> Iterator[Finding]:
+def _superseded(packs: Sequence[str], root: Path) -> frozenset[str]:
+    """Return the ids of the policies that some pack makes idle on purpose."""
+    return frozenset(itertools.chain(*(pack.manifest.supersedes for pack in load_packs(packs, root))))
+
+
+def _idle(bundle: Bundle, superseded: frozenset[str]) -> Iterator[Finding]:
     homes = (
         next((member for member in group.members if member not in bundle.groups), None)
         for group in bundle.groups.values()
     )
     table = {home: (home,) for home in homes if home} or {EXAMPLE: (EXAMPLE,)}
     try:
-        yield from idle_policies(msgspec.structs.replace(bundle, residency=table))
+        yield from idle_policies(msgspec.structs.replace(bundle, residency=table), superseded)
     except (BundleInvalid, Unprovable) as error:
         yield Finding(path="packs", line=0, message=str(error))
 

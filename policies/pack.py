@@ -1,6 +1,6 @@
 """A policy pack: one folder with what a law, or a site, demands.
 
-- `pack.toml`: name, title, and the packs that it `requires`
+- `pack.toml`: name, title, the packs that it `requires`, the policies of others that it `supersedes`
 - `*.cedar`: policies, each with @id, @title and @cite
 - `invariants.cedar`: what no combination of facts may break (`policies.invariants`)
 - `*.cedarschema`: parts of the schema (`base` brings all of it)
@@ -25,6 +25,8 @@ from policies.numbers import Numbers
 from policies.source import SourceFile, place_of_word
 
 PACKS: Final = Path(__file__).parent / "packs"
+# Those that ship, each after what it requires.
+SHIPPED: Final = ("base", "hipaa", "gdpr", "residency", "research")
 INVARIANTS: Final = "invariants.cedar"
 MANIFEST: Final = "pack.toml"
 DATA: Final = "data.toml"
@@ -48,11 +50,15 @@ class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PackManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `pack.toml` says."""
+    """What `pack.toml` says.
+
+    `supersedes` names policies of other packs that this one leaves nothing to decide, on purpose.
+    """
 
     name: str
     title: str = ""
     requires: tuple[str, ...] = ()
+    supersedes: tuple[str, ...] = ()
 
 
 class PackData(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ taken for true or for false, a negation dropped, one member of a set left out. A
 validator refuses is no policy and does not count. The packs' cases were run on each of the others, and
 where they passed, the packs' invariants were proved.
 
-`bedside policy mutate --markdown` writes this page; a test compares it.
+`bedside policy mutate --all --markdown` writes this page; a test compares it.
 """
 
 

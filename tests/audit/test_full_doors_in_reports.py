@@ -1,8 +1,6 @@
 """Requests refused at a full door share a record; reports count every one of them all the same."""
 
 import asyncio
-import base64
-import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -10,11 +8,10 @@ from uuid import UUID
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fhir.resources.R4B.bundle import Bundle
 
 from audit import Log, NoteVerifier
 from audit.records import Action, Outcome, Problem, RefusalsRecord, encode
-from audit.reports import KINDS, Filters, LogSource, build_report, make_package
+from audit.reports import KINDS, Filters, LogSource, build_report
 
 KEY = Ed25519PrivateKey.generate()
 VERIFIER = NoteVerifier("clinic/gateway-1", KEY.public_key())
@@ -145,22 +142,3 @@ def test_access_counts_them_in_its_totals(report_of):
     assert figures(report)["requests"] == 41
     assert figures(report)["failed, left"] == 40
     assert columns(report) == {"served": 1, "failed or left": 40}
-
-
-def test_as_fhir_they_are_one_event_that_says_how_many_they_are(report_of):
-    report = report_of("access", shared(40), {})
-    document = json.loads(make_package(report).files["audit-events.json"])
-    Bundle.model_validate(document)
-    event, served = (entry["resource"] for entry in document["entry"])
-    assert event["period"] == {"start": "2026-03-02T10:00:00.000Z", "end": "2026-03-02T10:00:02.000Z"}
-    assert (event["outcome"], event["outcomeDesc"]) == ("8", "overloaded")
-    assert event["contained"][0]["issue"][0]["code"] == "throttled"
-    assert [one["who"]["identifier"]["value"] for one in event["agent"] if one["requestor"]] == [
-        "app.triage"
-    ]
-    asked, *others = event["entity"]
-    assert asked["detail"] == [{"type": "requests", "valueString": "40"}]
-    assert json.loads(base64.b64decode(asked["query"])) == {"action": "infer", "model": "risk"}
-    assert "XrequestId" not in json.dumps(others)
-    assert "XrequestId" in json.dumps(served["entity"])
-    assert "meta" not in event

@@ -17,7 +17,7 @@ from coordinator.errors import JobError
 from coordinator.federated.job import Outcome
 from coordinator.federated.statistics import BINS
 from coordinator.store import Device, Job
-from policies import Numbers
+from policies import Numbers, build_bundle
 
 
 async def add_devices(store, count: int) -> None:
@@ -228,10 +228,10 @@ async def test_the_signed_job_tells_devices_the_least_cohort(
     assert [(job["cohort_minimum"], job["cohort_floor"]) for job in sent] == [(7, 5)]
 
 
-async def answered(jobs, make_release, superlink, monkeypatch, version=1) -> Job:
+async def answered(jobs, make_release, superlink, monkeypatch, version=1, cohort=2) -> Job:
     async def sums(*_):
         rng = np.random.default_rng(1)
-        return Outcome(cohort=2, total=count(rng.random(9), [0, 1] * 4 + [0], 0.5, BINS).tolist())
+        return Outcome(cohort=cohort, total=count(rng.random(9), [0, 1] * 4 + [0], 0.5, BINS).tolist())
 
     monkeypatch.setattr(superlink, "run", sums)
     job = await jobs.submit(
@@ -267,6 +267,21 @@ async def test_so_many_answers_about_a_release_and_no_more_counted_from_the_log(
     assert again.objection(("sepsis", "1"), 0, now) == spent
     assert again.objection(("sepsis", "2"), 0, now) is None
     assert again.objection(("sepsis", "1"), 0, now + timedelta(days=30)) is None
+
+
+async def test_the_research_packs_numbers_are_what_jobs_are_held_to(
+    jobs, store, make_release, numbers, superlink, monkeypatch
+):
+    packs = ("base", "research")
+    numbers["now"] = build_bundle(packs, name="mercy", version=1, models={}).numbers
+    with pytest.raises(JobError, match="fewer than 11 devices are enrolled"):
+        await submit(jobs, make_release)
+    await add_devices(store, 11)
+    for _ in range(10):
+        job = await answered(jobs, make_release, superlink, monkeypatch, cohort=11)
+        assert (job.state, job.cohort_minimum) == (JobState.DONE, 11)
+    with pytest.raises(JobError, match="policy allows 10 answers about a release in 30 days"):
+        await answered(jobs, make_release, superlink, monkeypatch, cohort=11)
 
 
 async def test_jobs_that_wait_take_their_answers_in_advance(

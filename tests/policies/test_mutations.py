@@ -6,14 +6,14 @@ from pathlib import Path
 import cedarpy
 import pytest
 
-from policies.pack import PACKS
+from policies.pack import PACKS, SHIPPED
 from policies.proofs.formula import parse_policies
 from policies.proofs.mutants import as_text, mutants_of
 from policies.proofs.mutation import Fate, try_mutants
 from policies.proofs.mutation_report import as_markdown, caught_share, summary
 from policies.source import SourceFile
 
-NAMES = ("base", "hipaa", "gdpr", "residency")
+NAMES = SHIPPED
 PAGE = Path(__file__).parents[2] / "docs/reference/policy-mutations.md"
 TEXT = """@id("own")
 @title("t")

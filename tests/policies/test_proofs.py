@@ -55,6 +55,7 @@ def change(file, before, after):
     [
         (NAMES, TABLE),
         (NAMES, {}),
+        ((*NAMES, "research"), TABLE),
         (("base",), {}),
         (("base", "hipaa"), {}),
         (("base", "gdpr"), {}),

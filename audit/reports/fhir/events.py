@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from audit.records import Outcome, Problem, RefusalsRecord, RequestRecord
+from audit.records import Outcome, RequestRecord
 from audit.reports.fhir.coding import (
     BALP,
     DICOM,
@@ -42,7 +42,7 @@ from audit.reports.fhir.patterns import (
 )
 from audit.reports.report import Entry, Report
 from audit.reports.sent import went_to
-from audit.reports.words import all_requests, requests
+from audit.reports.words import requests
 
 DISCLOSURE_PROFILE: Final = f"{BALP}/StructureDefinition/IHE.BasicAudit.PrivacyDisclosure.Source"
 _EVENTS: Final = UUID("9b7a3a0e-1d0f-5a53-8d6a-6f0a0f6c2b11")
@@ -88,15 +88,9 @@ def to_bundle(report: Report, events: Iterable[Json]) -> bytes:
 def access_events(report: Report) -> list[Json]:
     """Return an AuditEvent for each request, after the pattern of what was asked.
 
-    What was served declares the pattern's profile, what was not follows it and says why. Requests that
-    share a record have one event, which says how many they are.
+    What was served declares the pattern's profile, what was not follows it and says why.
     """
-    return [
-        _access(report, entry, record)
-        if isinstance(record, RequestRecord)
-        else _full_door(report, entry, record)
-        for entry, record in all_requests(report)
-    ]
+    return [_access(report, entry, record) for entry, record in requests(report)]
 
 
 def disclosure_events(report: Report) -> list[Json]:
@@ -137,39 +131,7 @@ def _access(report: Report, entry: Entry, record: RequestRecord) -> Json:
         "action": pattern.action,
         "outcome": _OUTCOMES[record.outcome],
         "agent": [client, server, *_user(record, pattern.user)],
-        "entity": [
-            asked,
-            *patient,
-            _transaction(record),
-            *_entities(entry, record),
-            *([] if served else [_OUTCOME_ENTITY]),
-        ],
-    }
-
-
-def _full_door(report: Report, entry: Entry, record: RefusalsRecord) -> Json:
-    """Return the event of requests of which nothing but their caller and model was looked at."""
-    alike = RequestRecord(
-        time=record.time,
-        id=record.id,
-        action=record.action,
-        outcome=record.outcome,
-        status=record.status,
-        problem=record.problem,
-        principal=record.principal,
-        roles=record.roles,
-        model=record.model,
-    )
-    asked = query_of(_encoded({"action": record.action.value, "model": record.model}))
-    return {
-        **_access(report, entry, alike),
-        "period": {"start": instant(record.time), "end": instant(record.until)},
-        # No transaction: none of these requests had been given an identifier.
-        "entity": [
-            {**asked, "detail": [{"type": "requests", "valueString": str(record.count)}]},
-            *_entities(entry, alike),
-            _OUTCOME_ENTITY,
-        ],
+        "entity": [asked, *patient, *_entities(entry, record), *([] if served else [_OUTCOME_ENTITY])],
     }
 
 
@@ -201,7 +163,7 @@ def _disclosure(
         "outcome": "0" if answered else "8",
         "agent": [source, recipient, *user],
         # A subject that was not named is still somebody: the profile wants a patient.
-        "entity": [_patient(report, record), _transaction(record), *_entities(entry, record)],
+        "entity": [_patient(report, record), *_entities(entry, record)],
     }
 
 
@@ -251,16 +213,13 @@ def _patient(report: Report, record: RequestRecord) -> Json:
     }
 
 
-def _transaction(record: RequestRecord) -> Json:
-    return {
-        "what": identified(str(record.id)),
-        "type": coding(f"{BALP}/CodeSystem/BasicAuditEntityType", "XrequestId"),
-    }
-
-
 def _entities(entry: Entry, record: RequestRecord) -> list[Json]:
-    """Return where a request's record stands, and the model that was asked for."""
+    """Return the transaction, where its record stands, and the model that was asked for."""
     entities: list[Json] = [
+        {
+            "what": identified(str(record.id)),
+            "type": coding(f"{BALP}/CodeSystem/BasicAuditEntityType", "XrequestId"),
+        },
         {
             # So that its proof can be found in the report's JSON form.
             "what": identified(f"{entry.origin}#{entry.index}", RECORD_SYSTEM),
@@ -288,10 +247,7 @@ _OUTCOME_ENTITY: Final[Json] = {
 def _why(record: RequestRecord) -> Json:
     """Return why a request was not served, as BALP asks of a failure."""
     otherwise = "exception" if record.status >= _SERVER_ERRORS else "processing"
-    code = _ISSUES.get(record.status, otherwise)
-    # FHIR has one word for a caller that asks too much and for a server that has too much to do.
-    code = "throttled" if record.problem is Problem.OVERLOADED else code
-    issue: Json = {"severity": "error", "code": code}
+    issue: Json = {"severity": "error", "code": _ISSUES.get(record.status, otherwise)}
     if record.problem:
         issue["details"] = {"text": record.problem.value}
     return {"resourceType": "OperationOutcome", "id": _PROBLEM, "issue": [issue]}
@@ -302,8 +258,4 @@ def _facts(record: RequestRecord) -> str:
     facts: Json = {"action": record.action.value}
     facts |= {name: value for name in _FACTS if (value := getattr(record, name)) is not None}
     facts |= {"consent": record.consent, "emergency": record.emergency}
-    return _encoded(facts)
-
-
-def _encoded(facts: Json) -> str:
     return base64.b64encode(msgspec.json.encode(facts, order="deterministic")).decode()

@@ -6,21 +6,25 @@ from typing import Annotated
 import typer
 
 from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.policy.controls import EveryOption
 from bedside.errors import BedsideError
 from policies import PolicyError
+from policies.pack import SHIPPED
 from policies.proofs.mutation import Fate, try_mutants
 from policies.proofs.mutation_report import CAUGHT_MIN, as_markdown, caught_share, summary
 
 
 def mutate(
     markdown: Annotated[bool, typer.Option(help="write the whole result as a page")] = False,
+    every: EveryOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Make mistakes in the site's packs, one at a time, and see whether a case or a proof notices."""
     site = open_site(config)
     try:
         with site.bundles().packs() as root:
-            trials = list(try_mutants(site.config.policy.packs, root=root))
+            packs = SHIPPED if every else site.config.policy.packs
+            trials = list(try_mutants(packs, root=root))
     except PolicyError as error:
         raise BedsideError(str(error)) from error
     if markdown:
