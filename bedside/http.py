@@ -13,7 +13,8 @@ import uvicorn
 
 from bedside.accept import Acceptor
 from bedside.held import HeldConnections
-from bedside.http_protocol import Threshold, WholeResponseProtocol
+from bedside.http_known import KnownHeadProtocol
+from bedside.http_protocol import Threshold
 
 GRACE_S: Final = 10
 FRAME_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -68,9 +69,9 @@ async def serve_http(
     what would never end by itself. `threshold` refuses requests by their head, and `held` is where the
     connections of those wait that go on asking. `tls` is a certificate chain and its key, PEM files.
     """
-    protocol: Any = WholeResponseProtocol
+    protocol: Any = KnownHeadProtocol
     if threshold is not None:
-        protocol = partial(WholeResponseProtocol, threshold=threshold, held=held)
+        protocol = partial(KnownHeadProtocol, threshold=threshold, held=held)
     server = _Server(
         uvicorn.Config(
             app,

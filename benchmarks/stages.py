@@ -25,7 +25,7 @@ from audit.log import Log
 from bedside.compose import open_gateway
 from bedside.http import serve_http
 from bedside.http_cycle import Cycle
-from bedside.http_protocol import WholeResponseProtocol
+from bedside.http_known import KnownHeadProtocol
 from bedside.listen import listen_tcp
 from inference_node.batcher import Batcher
 from secure_gateway import respond
@@ -95,7 +95,7 @@ def watch(clock: Clock, gateway: Any) -> None:
     # The protocol's own last step, which the pipeline hands its answer to.
     respond.http = clock.stage("respond", respond.http)  # type: ignore[assignment]
     for owner, method, name in (
-        (WholeResponseProtocol, "data_received", "http: reading"),
+        (KnownHeadProtocol, "data_received", "http: reading"),
         (Cycle, "_write", "http: writing"),
         (Batcher, "_attempt", "the model, in batches"),
         (Log, "_settle", "the log's tree, in batches"),

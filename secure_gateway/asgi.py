@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from audit.records import Problem
 from inference_node import InputInvalid, stated_length
@@ -12,6 +12,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+NOTES: Final = "bedside.notes"
+"""In the scope of a request whose head the connection sent before: what was learnt from these bytes.
+
+Only what follows from the head alone may be kept there: what a time, a policy or a limit decides is
+asked anew for each request. Servers other than Bedside's own give none.
+"""
 
 
 class ClientGone(Exception):

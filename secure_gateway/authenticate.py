@@ -19,10 +19,7 @@ class Authenticator:
 
         What a device signs is used up by looking at it, so it is never known here.
         """
-        token = authorization[7:]
-        if authorization[:7].lower() != _BEARER or self._devices.is_assertion(token):
-            return None
-        return self._tokens.remembered(token)
+        return self._tokens.remembered(authorization[7:]) if _is_bearer(authorization) else None
 
     def authenticate(self, authorization: bytes | None) -> Principal:
         """Return who is calling.
@@ -32,9 +29,13 @@ class Authenticator:
         """
         if authorization is None:
             raise Refusal(Problem.TOKEN_MISSING, "Send `Authorization: Bearer <token>`.")
-        if authorization[:7].lower() != _BEARER:
+        if not _is_bearer(authorization):
             raise Refusal(Problem.TOKEN_INVALID, "Only the Bearer scheme is understood.")
         token = authorization[7:]
+        # What was verified as the issuer's is no device's: those are never remembered.
+        known = self._tokens.remembered(token)
+        if known is not None:
+            return known
         try:
             if self._devices.is_assertion(token):
                 return self._devices.verify(token)
@@ -48,3 +49,7 @@ class Authenticator:
                 Problem.TOKEN_INVALID,
                 "The token was not issued for this site, or its signature does not verify.",
             ) from error
+
+
+def _is_bearer(authorization: bytes) -> bool:
+    return authorization.startswith(b"Bearer ") or authorization[:7].lower() == _BEARER

@@ -17,6 +17,7 @@ from audit.records import Action, Problem
 from inference_node import InferRequest, decode_request
 from secure_gateway import encodings, respond
 from secure_gateway.asgi import (
+    NOTES,
     ClientGone,
     Receive,
     Scope,
@@ -37,6 +38,9 @@ __all__ = ["EXTENSIONS", "RestApi"]
 
 _ERRORS_FROM: Final = 400
 
+# Under which name the notes of a head keep its fields and the call that they make.
+_INFER: Final = "infer"
+
 
 class RestApi:
     """Serves `/v2` of one gateway."""
@@ -48,6 +52,10 @@ class RestApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request under `/v2`."""
+        if NOTES in scope and _INFER in scope[NOTES]:
+            headers, call = scope[NOTES][_INFER]
+            await self._serve(receive, send, headers, _begun(call, headers))
+            return
         # "/v2/models/<name>/infer" and "/v2/models/<name>/versions/<version>/infer"
         match parts := scope["path"].split("/")[2:]:
             case ["models", name, "infer"]:
@@ -72,6 +80,13 @@ class RestApi:
         except Refusal as refusal:
             await _answer(send, self._pipeline.refuse(call, refusal), headers)
             return
+        if NOTES in scope:
+            scope[NOTES][_INFER] = headers, call
+        await self._serve(receive, send, headers, call)
+
+    async def _serve(
+        self, receive: Receive, send: Send, headers: dict[bytes, bytes], call: Call
+    ) -> None:
         body = b""
 
         async def arrive() -> None:
@@ -146,6 +161,15 @@ def _call(action: Action, headers: dict[bytes, bytes], name: str, version: str |
         version=version,
         wants_text=True,
     )
+
+
+def _begun(call: Call, headers: dict[bytes, bytes]) -> Call:
+    """Return the call that another request with the same head is: only its times are its own."""
+    started_ns = time.monotonic_ns()
+    if TIMEOUT not in headers:
+        return replace(call, started_ns=started_ns)
+    deadline = deadline_of(headers[TIMEOUT], started_ns / 1e9)
+    return replace(call, started_ns=started_ns, deadline=deadline)
 
 
 def _checked(
