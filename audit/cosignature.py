@@ -103,8 +103,9 @@ def require_quorum(note: bytes, witnesses: Sequence[WitnessKey], quorum: int) ->
     """
     found = cosignatures_of(note, witnesses)
     if len(found) < quorum:
+        origin = split_note(note)[0].partition("\n")[0]
         raise VerificationError(
-            f"{len(found)} of the {len(witnesses)} witnesses cosigned the checkpoint; "
+            f"{len(found)} of the {len(witnesses)} witnesses cosigned the checkpoint of {origin}; "
             f"{quorum} are required"
         )
     return found

@@ -16,16 +16,17 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.cosigning import Witnesses, WitnessState
 from audit.errors import LogBusy, LogCorrupt, LogUnavailable, PruneRefused, VerificationError
 from audit.group_commit import GroupCommit
 from audit.merkle import consistency_proof, inclusion_proof
 from audit.minimum import MinimumIndex, read_minimum, remove_bundles, sign_minimum, write_minimum
 from audit.note import NoteSigner, NoteVerifier
-from audit.publish import CHECKPOINT, Publisher
+from audit.publish import CHECKPOINT, COSIGNED, Publisher
 from audit.retention import PruneOrder, PruneOrders
 from audit.retention.watch import PruneWatch
+from audit.taken_up import take_up
 from audit.tiles import ENTRY_MAX_BYTES, WIDTH
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog, make_folder
@@ -45,6 +46,8 @@ class Log:
         lock: int,
         witnesses: Witnesses | None = None,
         refuse_after_s: float | None = None,
+        *,
+        withheld: bool = True,
     ) -> None:
         self._folder = folder
         self._signer = signer
@@ -53,11 +56,13 @@ class Log:
         self._tree = TileTree(folder)
         self._publisher = Publisher(folder)
         self._witnessed: WitnessedPublication | None = None
+        self._withheld = withheld and witnesses is not None
         if witnesses is not None:
+            publisher = self._publisher
             self._witnessed = WitnessedPublication(
                 witnesses,
                 self.consistency_proof,
-                self._publisher.publish_checkpoint,
+                publisher.publish_checkpoint if withheld else publisher.publish_beside,
                 refuse_after_s=refuse_after_s,
             )
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="audit-log")
@@ -80,13 +85,15 @@ class Log:
         key: Ed25519PrivateKey,
         witnesses: Witnesses | None = None,
         refuse_after_s: float | None = None,
+        withheld: bool = True,
         orders: PruneOrders | None = None,
     ) -> "Log":
         """Open or create the log `origin` in `folder`, and take up what a crash left behind.
 
-        With `witnesses`, a checkpoint is published once their quorum cosigned it. Records are taken
-        while they are silent, for `refuse_after_s` seconds if that is given. With `orders`, the log is
-        pruned as they say, at once and for as long as it is open.
+        With `witnesses`, a checkpoint is published once their quorum cosigned it; if it is not
+        `withheld`, it is published at once, and the last that they cosigned stands beside it. Records
+        are taken while they are silent, for `refuse_after_s` seconds if that is given. With `orders`,
+        the log is pruned as they say, at once and for as long as it is open.
 
         Raises:
             LogBusy: if another process writes this log.
@@ -94,7 +101,9 @@ class Log:
             LogUnavailable: if the folder cannot be written.
         """
         signer = NoteSigner(origin, key)
-        log = await asyncio.to_thread(cls._open, folder, signer, witnesses, refuse_after_s)
+        log = await asyncio.to_thread(
+            cls._open, folder, signer, witnesses, refuse_after_s, withheld=withheld
+        )
         log.bring_to_witnesses()
         if orders is not None:
             await log.watch(orders)
@@ -107,6 +116,8 @@ class Log:
         signer: NoteSigner,
         witnesses: Witnesses | None,
         refuse_after_s: float | None,
+        *,
+        withheld: bool,
     ) -> "Log":
         with ExitStack() as undo:
             try:
@@ -114,7 +125,7 @@ class Log:
                 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
                 undo.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                log = cls(folder, signer, lock, witnesses, refuse_after_s)
+                log = cls(folder, signer, lock, witnesses, refuse_after_s, withheld=withheld)
             except BlockingIOError as error:
                 raise LogBusy(f"another process writes the log in {folder}") from error
             except OSError as error:
@@ -150,11 +161,13 @@ class Log:
 
     @property
     def published(self) -> Checkpoint | None:
-        """The checkpoint that readers are given: with witnesses, the last that their quorum cosigned.
+        """The checkpoint that readers are given: if it is withheld, the last that a quorum cosigned.
 
         None until there is one.
         """
-        return self.checkpoint if self._witnessed is None else self._witnessed.published
+        if self._witnessed is None or not self._withheld:
+            return self.checkpoint
+        return self._witnessed.published
 
     @property
     def witness_states(self) -> dict[str, WitnessState]:
@@ -300,29 +313,28 @@ class Log:
         self._check_published()
         checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         complete = self._tree.unwritten()
-        note = checkpoint.note if self._witnessed is None else None
+        note = self._note_of(checkpoint)
         self._publisher.publish(self._tree.size, complete, self._tree.partial(), note)
         self._tree.written(list(complete))
         return checkpoint
 
     def _check_published(self) -> None:
-        path = self._folder / CHECKPOINT
-        # Replaced without a sync, as the records it signs are durable elsewhere: after a power cut a
-        # file system may hold an empty file in its place.
-        if not path.is_file() or not path.stat().st_size:
-            return
-        try:
-            published = open_checkpoint(path.read_bytes(), [self._signer.verifier])
-        except VerificationError as error:
-            raise LogCorrupt(f"the published checkpoint is not this log's: {error}") from error
-        if published.size > self._tree.size:
-            raise LogCorrupt(
-                f"records {self._tree.size} to {published.size - 1} were signed for and are missing"
-            )
-        if self._tree.root_at(published.size) != published.root:
-            raise LogCorrupt(f"the first {published.size} records are not those that were signed")
+        published = take_up(self._folder / CHECKPOINT, self._signer.verifier, self._tree)
+        if self._withheld or self._witnessed is None:
+            # Without witnesses, or with what they saw in its own place, nothing stands beside it.
+            (self._folder / COSIGNED).unlink(missing_ok=True)
+            seen = published
+        else:
+            seen = take_up(self._folder / COSIGNED, self._signer.verifier, self._tree)
         if self._witnessed is not None:
-            self._witnessed.take_up(published)
+            self._witnessed.take_up(seen)
+
+    def _note_of(self, checkpoint: Checkpoint) -> bytes | None:
+        """Return what is published of a checkpoint that was just signed; None if it is withheld."""
+        if self._withheld:
+            return None
+        seen = None if self._witnessed is None else self._witnessed.published
+        return seen.note if seen is not None and seen.size == checkpoint.size else checkpoint.note
 
     def _publish_later(self) -> None:
         if self._publishing is None and not self._closed:
@@ -367,7 +379,7 @@ class Log:
     async def _publish(self) -> None:
         complete, partial = self._tree.unwritten(), self._tree.partial()
         size, checkpoint = self._tree.size, self.checkpoint
-        note = checkpoint.note if self._witnessed is None else None
+        note = self._note_of(checkpoint)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
             self._threads, self._publisher.publish, size, complete, partial, note

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from audit.tiles import WIDTH
 from audit.wal import sync_folder
 
 CHECKPOINT: Final = "checkpoint"
+# The last checkpoint that the witnesses cosigned, of a log that does not wait for them.
+COSIGNED: Final = "cosigned"
 
 
 class Publisher:
@@ -27,6 +30,9 @@ class Publisher:
         # The size of the log when each complete tile was put in place, and the tile.
         self._unsynced: deque[tuple[int, Path]] = deque()
         self._unsynced_folders: set[Path] = set()
+        # Guards the checkpoint's file, and how many records it covers.
+        self._newest = threading.Lock()
+        self._size = 0
 
     def publish(
         self,
@@ -47,19 +53,32 @@ class Publisher:
         for path, data in partial.items():
             self._put(path, data)
         if checkpoint is not None:
-            self._put(CHECKPOINT, checkpoint)
+            with self._newest:
+                self._put(CHECKPOINT, checkpoint)
+                self._size = size
         for path in complete:
             parts = self._folder / f"{path}.p"
             if parts.is_dir():
                 shutil.rmtree(parts, ignore_errors=True)
 
-    def publish_checkpoint(self, note: bytes) -> None:
+    def publish_checkpoint(self, _: int, note: bytes) -> None:
         """Put a cosigned checkpoint in place, whose tiles are there; may run beside `publish`.
 
         Raises:
             OSError: if it cannot be written; the one before stays.
         """
         self._put(CHECKPOINT, note)
+
+    def publish_beside(self, size: int, note: bytes) -> None:
+        """Put a cosigned checkpoint beside the newest one, and in its place if it is the newest.
+
+        Raises:
+            OSError: if it cannot be written; the one before stays.
+        """
+        self._put(COSIGNED, note)
+        with self._newest:
+            if size == self._size:
+                self._put(CHECKPOINT, note)
 
     def sync(self, size: int) -> None:
         """Make the complete tiles that hold the first `size` records durable.

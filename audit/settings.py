@@ -13,8 +13,9 @@ class WitnessMember(BaseModel):
 
 
 class WitnessesSettings(BaseModel):
-    """Who must have seen a gateway's checkpoint before it is published: `quorum` of the `members`.
+    """Who must see the checkpoints of every log: `quorum` of the `members`.
 
+    A gateway's is published once they did; other logs' at once, and what they saw stands beside.
     They are asked every `interval_s` seconds while there is something to cosign. A gateway whose
     witnesses are silent serves on, and publishes nothing; with `refuse_after_s` it serves for so long.
     """

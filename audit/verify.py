@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from audit.checkpoint import Checkpoint, open_checkpoint
 from audit.cosignature import Cosignature, WitnessKey, require_quorum
 from audit.errors import VerificationError
-from audit.merkle import Frontier, leaf_hash
+from audit.merkle import Frontier, leaf_hash, range_root
 from audit.minimum import read_minimum
 from audit.note import NoteVerifier
-from audit.publish import CHECKPOINT
-from audit.published import read_bundle, read_hashes
+from audit.publish import CHECKPOINT, COSIGNED
+from audit.published import FileNodes, read_bundle, read_hashes
 from audit.records import decode
 from audit.tiles import HEIGHT, WIDTH, tile_path
 
@@ -23,7 +23,7 @@ class LogVerification(Struct, frozen=True, kw_only=True):
     """What was verified: `records` entries, up to the signed root, and who cosigned that.
 
     Of the first `minimum` records of a pruned log only the hashes are left: they are in the tree.
-    `decision` is the record that says why.
+    `decision` is the record that says why. The witnesses saw the first `cosigned` records.
     """
 
     origin: str
@@ -31,6 +31,7 @@ class LogVerification(Struct, frozen=True, kw_only=True):
     root: str
     minimum: int = 0
     decision: str = ""
+    cosigned: int = 0
     cosignatures: tuple[Cosignature, ...] = ()
 
 
@@ -43,14 +44,17 @@ def verify_log(
 ) -> LogVerification:
     """Check the published log in `folder`: signatures, every tile, every record.
 
-    The log may be in use; what is checked is the tree that its checkpoint signs.
+    The log may be in use; what is checked is the tree that its checkpoint signs. Where what the
+    witnesses cosigned stands beside it, that is checked to be the beginning of the same tree.
 
     Raises:
         VerificationError: naming the first record, tile or signature that does not check, or if fewer
             than `quorum` of the `witnesses` cosigned.
     """
+    # Read first: the log only grows meanwhile.
+    seen = read_cosigned(folder, verifier)
     checkpoint = read_checkpoint(folder, verifier)
-    cosigned = require_quorum(checkpoint.note, witnesses, quorum)
+    cosignatures = require_quorum(seen.note, witnesses, quorum)
     minimum = read_minimum(folder, verifier)
     try:
         verified = verify_tree(folder, checkpoint, minimum.index)
@@ -60,7 +64,17 @@ def verify_log(
         if minimum.index == before.index:
             raise
         verified = verify_tree(folder, checkpoint, minimum.index)
-    return replace(verified, decision=minimum.decision, cosignatures=tuple(cosigned))
+    nodes = FileNodes(folder, checkpoint.size)
+    if seen.size > checkpoint.size or range_root(0, seen.size, nodes.node) != seen.root:
+        raise VerificationError(
+            f"the witnesses cosigned another history: its {seen.size} records are not those of the log"
+        )
+    return replace(
+        verified,
+        decision=minimum.decision,
+        cosigned=seen.size,
+        cosignatures=tuple(cosignatures),
+    )
 
 
 def verify_tree(folder: Path, checkpoint: Checkpoint, minimum: int = 0) -> LogVerification:
@@ -108,6 +122,21 @@ def read_checkpoint(folder: Path, verifier: NoteVerifier) -> Checkpoint:
         note = (folder / CHECKPOINT).read_bytes()
     except OSError as error:
         raise VerificationError(f"{folder} has no published checkpoint") from error
+    return open_checkpoint(note, [verifier])
+
+
+def read_cosigned(folder: Path, verifier: NoteVerifier) -> Checkpoint:
+    """Return the newest checkpoint in `folder` that witnesses saw, if the log has any.
+
+    A log that waits for them publishes no other, and one that has none publishes what nobody saw.
+
+    Raises:
+        VerificationError: if there is none, or it does not verify.
+    """
+    try:
+        note = (folder / COSIGNED).read_bytes()
+    except FileNotFoundError:
+        return read_checkpoint(folder, verifier)
     return open_checkpoint(note, [verifier])
 
 

@@ -2,7 +2,8 @@
 
 It runs beside the log: no request waits for a witness. While too few answer, records are taken and
 answered as ever, and readers keep the last checkpoint that the quorum saw; only a site that says so
-refuses after a while.
+refuses after a while. A log whose own site must read at once what it wrote publishes each checkpoint,
+and the last one that the quorum saw stands beside it.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ class WitnessedPublication:
         self,
         witnesses: Witnesses,
         prove: ConsistencyProof,
-        publish: Callable[[bytes], None],
+        publish: Callable[[int, bytes], None],
         *,
         refuse_after_s: float | None,
     ) -> None:
@@ -115,7 +116,7 @@ class WitnessedPublication:
         if note is None:
             return
         try:
-            await asyncio.to_thread(self._publish, note)
+            await asyncio.to_thread(self._publish, checkpoint.size, note)
         except OSError as error:
             logger.warning("a cosigned checkpoint could not be published: %s", error.strerror)
             return

@@ -40,7 +40,7 @@ async def open_gateway(site: Site) -> Gateway:
     config = site.config
     entries = config.gateway.nodes or (NodeEntry(id=EMBEDDED_NODE, jurisdiction=config.jurisdiction),)
     policies, source = await open_policies(site, config.gateway.replica)
-    log = await site.open_log(config.gateway.replica, site.witnesses())
+    log = await site.open_log(config.gateway.replica)
     nodes = [await _open_node(site, entry) for entry in entries]
     coordinator_url = config.coordinator.url
     webhook = _open_webhook(site)

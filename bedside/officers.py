@@ -14,7 +14,7 @@ from bedside.errors import BedsideError
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, url_of
 from bedside.serving import Say, run_until_stopped
-from bedside.site import CONSOLE, Site
+from bedside.site import ACCOUNTS, CONSOLE, Site
 from console import Accounts, ConsoleError, ConsoleInputs, ConsoleSettings, Lockout, Store, database_of
 from console.recording import turn
 from console.run import running
@@ -22,7 +22,6 @@ from secure_gateway.ids import new_id
 
 T = TypeVar("T")
 
-ACCOUNTS = "accounts"
 LOCKOUT_KEY = "console-lockout"
 
 
@@ -43,7 +42,6 @@ def run_console(site: Site, say: Say) -> None:
 
 async def _inputs(site: Site) -> ConsoleInputs:
     reference = site.config.audit.index_password
-    replica = site.config.gateway.replica
     members = site.config.audit.witnesses
     return ConsoleInputs(
         site=site.config.site,
@@ -54,7 +52,6 @@ async def _inputs(site: Site) -> ConsoleInputs:
         log_sources=site.log_sources,
         witnesses=tuple(site.witness_keys()),
         quorum=members.quorum if members.members else 0,
-        witnessed=f"{site.config.site}/{replica}",
         open_log=site.open_log,
         pseudonymizer=site.pseudonymizer(),
         releases=site.releases(),

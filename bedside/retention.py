@@ -175,10 +175,8 @@ class Retention:
         return [source for source in sources if (source.folder / CHECKPOINT).is_file()]
 
     async def _open_and_close(self, source: LogSource) -> None:
-        """Let the log take up what was decided; a gateway's is published as its witnesses cosign it."""
-        replica = source.folder.name
-        own = replica == self._site.config.gateway.replica
-        log = await self._site.open_log(replica, self._site.witnesses() if own else None)
+        """Let the log take up what was decided."""
+        log = await self._site.open_log(source.folder.name)
         await log.close()
 
     async def _record_hold(self, make: Callable[[Sequence[Hold]], HoldRecord]) -> str:

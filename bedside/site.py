@@ -38,11 +38,18 @@ from inference_node import NodeSettings
 from policies import Bundle, Engine, TokenIssuer, TokenVerifier
 from secure_gateway.ids import new_id
 
+ACCOUNTS = "accounts"
 CONSOLE = "console"
 COORDINATOR = "coordinator"
+ERASURES = "erasures"
 POLICY = "policy"
 REPORTS = "reports"
 RETENTION = "retention"
+REVIEWS = "reviews"
+
+# The site's logs beside those of its gateways. What they say takes effect at once, witnessed or not: a
+# hold must be seen by whoever prunes though no witness answers.
+SITE_LOGS = (ACCOUNTS, CONSOLE, COORDINATOR, ERASURES, POLICY, REPORTS, RETENTION, REVIEWS)
 
 # What says which policies were published, and what was held and pruned, stays whole.
 KEPT_WHOLE = (POLICY, RETENTION)
@@ -117,14 +124,20 @@ class Site:
         key = self.keys.signing_key(f"log-{replica}")
         return NoteVerifier(f"{self.config.site}/{replica}", key.public_key())
 
-    async def open_log(self, replica: str, witnesses: Witnesses | None = None) -> Log:
-        """Open the log of `replica` for writing."""
+    async def open_log(self, replica: str) -> Log:
+        """Open the log of `replica` for writing; the site's witnesses, if it has any, are shown it.
+
+        Raises:
+            BedsideError: if a witness's key is none, or is there twice.
+        """
+        of_gateway = replica not in SITE_LOGS
         return await Log.open(
             self.log_folder(replica),
             origin=f"{self.config.site}/{replica}",
             key=self.keys.signing_key(f"log-{replica}"),
-            witnesses=witnesses,
-            refuse_after_s=self.config.audit.witnesses.refuse_after_s,
+            witnesses=self.witnesses(),
+            refuse_after_s=self.config.audit.witnesses.refuse_after_s if of_gateway else None,
+            withheld=of_gateway,
             orders=None if replica in KEPT_WHOLE else self.prune_orders(),
         )
 
@@ -135,7 +148,7 @@ class Site:
         )
 
     def witness_keys(self) -> list[WitnessKey]:
-        """The keys of the witnesses that must have seen the gateways' checkpoints.
+        """The keys of the witnesses that must have seen the logs' checkpoints.
 
         Raises:
             BedsideError: if one of them is no witness's key.
@@ -146,7 +159,7 @@ class Site:
             raise BedsideError(f"audit.witnesses.members: {error}") from error
 
     def witnesses(self) -> Witnesses | None:
-        """Who must see the gateways' checkpoints before they are published; None for nobody.
+        """Who must see a log's checkpoints; None for nobody. Each log has them for itself.
 
         Raises:
             BedsideError: if a witness's key is none, or is there twice.

@@ -31,7 +31,6 @@ class ConsoleParts(Struct, frozen=True, kw_only=True):
     log_sources: Callable[[], Sequence[LogSource]]
     witnesses: tuple[WitnessKey, ...]
     quorum: int
-    witnessed: str
     open_log: OpenLog
     pseudonymizer: Pseudonymizer
     store: Store

@@ -30,7 +30,7 @@ from policies import BundleKeeper
 class ConsoleInputs(Struct, frozen=True, kw_only=True):
     """What whoever composes a console gives it; the console closes the log and the index.
 
-    `witnessed` is the log whose checkpoints the `witnesses` cosign, of whom `quorum` must have.
+    The `witnesses` cosign the checkpoints of every log; `quorum` of them must have.
     """
 
     site: str
@@ -43,7 +43,6 @@ class ConsoleInputs(Struct, frozen=True, kw_only=True):
     log_sources: Callable[[], Sequence[LogSource]]
     witnesses: tuple[WitnessKey, ...]
     quorum: int
-    witnessed: str
     open_log: OpenLog
     pseudonymizer: Pseudonymizer
     releases: ReleaseFolder
@@ -70,7 +69,6 @@ async def running(inputs: ConsoleInputs, url: str, port: int) -> AsyncIterator[S
         log_sources=inputs.log_sources,
         witnesses=inputs.witnesses,
         quorum=inputs.quorum,
-        witnessed=inputs.witnessed,
         open_log=inputs.open_log,
         pseudonymizer=inputs.pseudonymizer,
         store=store,

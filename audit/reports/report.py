@@ -16,7 +16,7 @@ from audit.records import AnyRecord, decode
 from audit.reports.filters import Filters, WorkingHours
 from audit.reports.kind import Kind
 from audit.source import LogSource
-from audit.verify import read_checkpoint, read_entries, verify_tree
+from audit.verify import read_cosigned, read_entries, verify_tree
 
 R = TypeVar("R", bound=AnyRecord)
 
@@ -80,6 +80,7 @@ def build_report(
 ) -> Report:
     """Return the report over `sources`, each verified whole before anything is taken from it.
 
+    It reaches as far as the logs' witnesses saw them, if they have any.
     `progress` is told how many of them are done.
 
     Raises:
@@ -93,7 +94,7 @@ def build_report(
     pruned: dict[str, MinimumIndex] = {}
     for done, source in enumerate(sources):
         progress(done)
-        checkpoint = read_checkpoint(source.folder, source.verifier)
+        checkpoint = read_cosigned(source.folder, source.verifier)
         minimum = read_minimum(source.folder, source.verifier)
         verify_tree(source.folder, checkpoint, minimum.index)
         checkpoints.append(checkpoint)

@@ -1,15 +1,16 @@
 """`bedside audit`: records, reports, and their verification."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
-from audit import AuditError, NoteVerifier, VerificationError, WitnessKey
+from audit import AuditError, LogBusy, NoteVerifier, VerificationError, WitnessKey
 from audit.cosignature import Cosignature
 from audit.minimum import read_minimum
 from audit.records import RequestRecord, decode
@@ -18,7 +19,9 @@ from audit.reports.words import describe
 from audit.verify import LogVerification, read_checkpoint, read_entries, verify_log
 from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
-from bedside.site import Site
+from bedside.site import SITE_LOGS, Site
+
+NO_LOG: Final = "{} holds no log yet; start the site first"
 
 app = typer.Typer(help="Read the log, make reports, verify both.", no_args_is_help=True)
 
@@ -43,7 +46,7 @@ def verify(
     require: Annotated[
         int | None,
         typer.Option(
-            help="how many witnesses must have cosigned [default: for the gateway's log, its quorum]",
+            help="how many witnesses must have cosigned each log [default: the quorum in bedside.toml]",
             min=0,
         ),
     ] = None,
@@ -62,12 +65,12 @@ def verify(
             _say_report(verify_report(what, verifiers, witnesses=witnesses, quorum=require or 0))
             return
         for folder, verifier in _logs(site, what, verifiers):
-            quorum = _quorum(site, verifier) if require is None else require
+            quorum = _quorum(site) if require is None else require
             log = verify_log(folder, verifier, witnesses=witnesses, quorum=quorum)
             begins = f" from record {log.minimum} on" if log.minimum else ""
             say(f"verified: {log.records} records of {log.origin}{begins}, root {log.root}")
             _say_pruned(site, log)
-            _say_cosigned(log.cosignatures)
+            _say_cosigned(log.cosignatures, log.cosigned - log.minimum, log.records)
     except AuditError as error:
         raise BedsideError(f"NOT verified: {error}") from error
 
@@ -85,18 +88,18 @@ def _say_pruned(site: Site | None, log: LogVerification) -> None:
     say(f"  the {log.minimum} records before were pruned, their hashes stay [record {log.decision}]")
 
 
-def _quorum(site: Site | None, verifier: NoteVerifier) -> int:
-    """Return how many witnesses must have seen a log: only a gateway's own is shown to them."""
+def _quorum(site: Site | None) -> int:
+    """Return how many witnesses must have seen each log."""
     if site is None or not site.config.audit.witnesses.members:
         return 0
-    own = site.log_verifier(site.config.gateway.replica)
-    return site.config.audit.witnesses.quorum if verifier.name == own.name else 0
+    return site.config.audit.witnesses.quorum
 
 
-def _say_cosigned(cosignatures: Sequence[Cosignature]) -> None:
+def _say_cosigned(cosignatures: Sequence[Cosignature], seen: int = 0, records: int = 0) -> None:
+    so_far = f", all but the newest {records - seen}" if seen < records else ""
     for cosigned in cosignatures:
         when = datetime.fromtimestamp(cosigned.time, UTC)
-        say(f"  cosigned by {cosigned.witness.name} at {when:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"  cosigned by {cosigned.witness.name} at {when:%Y-%m-%d %H:%M:%S} UTC{so_far}")
 
 
 @app.command()
@@ -131,10 +134,44 @@ def records(
 
 
 @app.command("keys")
-def print_keys(config: ConfigOption = None) -> None:
+def print_keys(
+    every: Annotated[
+        bool, typer.Option("--all", help="also of logs that hold nothing yet: what a witness must know")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
     """Print the public keys that verify the site's logs."""
-    for source in sources_of(open_site(config)):
-        say(str(source.verifier))
+    site = open_site(config)
+    names = {folder.name for folder in site.log_folders()}
+    if every:
+        names |= {site.config.gateway.replica, *SITE_LOGS}
+    if not names:
+        raise BedsideError(NO_LOG.format(site.data))
+    for name in sorted(names):
+        say(str(site.log_verifier(name)))
+
+
+@app.command("witness")
+def bring_to_witnesses(config: ConfigOption = None) -> None:
+    """Show the witnesses every log that nobody writes just now; whoever writes one shows it them."""
+    site = open_site(config)
+    if not site.config.audit.witnesses.members:
+        raise BedsideError("bedside.toml names no witnesses: [[audit.witnesses.members]]")
+
+    async def bring(name: str) -> str:
+        try:
+            log = await site.open_log(name)
+        except LogBusy:
+            return "its writer shows it"
+        await log.close()
+        states = ", ".join(f"{witness} {state}" for witness, state in log.witness_states.items())
+        return f"{log.size} records: {states}"
+
+    for source in sources_of(site):
+        try:
+            say(f"{source.verifier.name}: {asyncio.run(bring(source.folder.name))}")
+        except AuditError as error:
+            raise BedsideError(str(error)) from error
 
 
 @app.command("verifier")
@@ -166,7 +203,7 @@ def sources_of(site: Site) -> list[LogSource]:
     """
     folders = site.log_folders()
     if not folders:
-        raise BedsideError(f"{site.data} holds no log yet; start the site first")
+        raise BedsideError(NO_LOG.format(site.data))
     return [LogSource(folder=folder, verifier=site.log_verifier(folder.name)) for folder in folders]
 
 

@@ -11,11 +11,9 @@ from audit.pseudonyms import PseudonymKey
 from audit.records import ErasureRecord, encode
 from bedside.cli.options import ConfigOption, TokenOption, open_site, say
 from bedside.errors import BedsideError
-from bedside.site import Site
+from bedside.site import ERASURES, Site
 from policies import ApiAction, PolicyError
 from secure_gateway.ids import new_id
-
-ERASURES = "erasures"
 
 
 def erase_subject(

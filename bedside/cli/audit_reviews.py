@@ -14,11 +14,9 @@ from bedside.cli.audit import sources_of
 from bedside.cli.audit_index import with_index
 from bedside.cli.options import ConfigOption, TokenOption, open_site, say, show
 from bedside.errors import BedsideError
-from bedside.site import Site
+from bedside.site import REVIEWS, Site
 from policies import ApiAction, PolicyError, Principal
 from secure_gateway.ids import new_id
-
-REVIEWS = "reviews"
 
 
 def list_reviews(config: ConfigOption = None) -> None:

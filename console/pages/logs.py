@@ -8,7 +8,7 @@ from msgspec import Struct
 from audit import VerificationError, WitnessKey
 from audit.cosignature import cosignatures_of
 from audit.reports import LogSource
-from audit.verify import read_checkpoint
+from audit.verify import read_checkpoint, read_cosigned
 from console.words import clock, replica
 
 
@@ -38,16 +38,15 @@ def log_states(
     *,
     witnesses: Sequence[WitnessKey],
     quorum: int,
-    witnessed: str,
 ) -> list[LogState]:
-    """Return the state of each log; blocking. `witnessed` is the one that the `witnesses` are shown."""
+    """Return the state of each log, and how the `witnesses` saw it; blocking."""
     states = []
     for source in sources:
         origin = source.verifier.name
-        keys = witnesses if origin == witnessed else ()
         try:
             checkpoint = read_checkpoint(source.folder, source.verifier)
-            cosigned = cosignatures_of(checkpoint.note, keys)
+            seen = read_cosigned(source.folder, source.verifier)
+            cosigned = cosignatures_of(seen.note, witnesses)
         except VerificationError:
             states.append(
                 LogState(
@@ -62,7 +61,7 @@ def log_states(
                 )
             )
             continue
-        enough = len(cosigned) >= quorum or not keys
+        enough = len(cosigned) >= quorum
         states.append(
             LogState(
                 origin=origin,
@@ -75,7 +74,7 @@ def log_states(
                     for one in cosigned
                 ),
                 tone="calm" if enough else "alert",
-                word=_word(bool(keys), enough),
+                word=_word(bool(witnesses), enough),
             )
         )
     return states

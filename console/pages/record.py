@@ -14,7 +14,7 @@ from audit.published import FileNodes, read_bundle
 from audit.records import AnyRecord, RequestRecord
 from audit.reports import LogSource
 from audit.tiles import WIDTH
-from audit.verify import read_checkpoint
+from audit.verify import read_checkpoint, read_cosigned
 from console.pages.rows import Row, row_of
 from coordinator.policy.recorded import NotReplayable, recorded
 from policies import Bundle, PolicyError, why
@@ -190,7 +190,9 @@ def _proof(
     if source is None:
         return Proof(problem="The log is not on this machine; it cannot be verified here.")
     try:
-        checkpoint = read_checkpoint(source.folder, source.verifier)
+        checkpoint = read_cosigned(source.folder, source.verifier)
+        if hit.position >= checkpoint.size:
+            checkpoint = read_checkpoint(source.folder, source.verifier)
         bundle, offset = divmod(hit.position, WIDTH)
         width = min(WIDTH, checkpoint.size - bundle * WIDTH)
         if hit.position >= checkpoint.size:

@@ -56,6 +56,5 @@ async def states(parts: ConsoleParts) -> list[LogState]:
             sizes,
             witnesses=parts.witnesses,
             quorum=parts.quorum,
-            witnessed=parts.witnessed,
         )
     )

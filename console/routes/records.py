@@ -141,9 +141,8 @@ class _Records:
         leaf = bytes(rows[0]["leaf"])
         hit = Hit(origin=place[0], position=place[1], record=decode(leaf))
         named = {source.verifier.name: source for source in self._parts.published_sources()}
-        witnesses = self._parts.witnesses if place[0] == self._parts.witnessed else ()
         page = await asyncio.to_thread(
-            record_page, hit, leaf, named.get(place[0]), self._shelf.find, witnesses
+            record_page, hit, leaf, named.get(place[0]), self._shelf.find, self._parts.witnesses
         )
         await self._parts.recorder.did(
             visit.session.account,

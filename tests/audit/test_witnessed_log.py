@@ -8,14 +8,24 @@ import asyncio
 import shutil
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit import Log, LogUnavailable, NoteVerifier, VerificationError, WitnessEntry, Witnesses
+from audit import (
+    Log,
+    LogCorrupt,
+    LogUnavailable,
+    NoteVerifier,
+    VerificationError,
+    WitnessEntry,
+    Witnesses,
+)
 from audit.cosignature import Cosigner, cosignatures_of, require_quorum
 from audit.cosigning import WitnessState
-from audit.verify import read_checkpoint, verify_log
+from audit.records import encode
+from audit.verify import read_checkpoint, read_cosigned, verify_log
 from audit.witness import Witness, WitnessMemory
 
 ORIGIN = "clinic/gateway-1"
@@ -219,8 +229,6 @@ async def test_a_site_may_refuse_to_serve_unwitnessed_for_long(tmp_path, peers):
 
 
 async def test_a_checkpoint_nobody_cosigned_is_not_taken_up(tmp_path, peers, request_record):
-    from audit.records import encode
-
     log = await Log.open(tmp_path / "log", origin=ORIGIN, key=KEY)
     await log.append(encode(request_record))
     await log.close()
@@ -241,3 +249,70 @@ def test_a_quorum_that_cannot_be_reached_is_refused():
     for entries, quorum in (([entry], 2), ([entry], 0), ([entry, entry], 1)):
         with pytest.raises(ValueError, match=r"same key|cannot be reached"):
             Witnesses(entries, quorum=quorum)
+
+
+async def unheld(folder, peers, quorum=2):
+    return await open_log(folder, peers, quorum, withheld=False)
+
+
+async def test_what_is_not_withheld_is_published_at_once_and_cosigned_beside(tmp_path, peers):
+    async def refuse(_):
+        return web.Response(status=503)
+
+    folder = tmp_path / "log"
+    log = await unheld(folder, peers)
+    await fill(log, 10)
+    await until(lambda: (folder / "cosigned").exists() and read_cosigned(folder, VERIFIER).size == 10)
+    peers[1].lie = refuse
+    await fill(log, 10)
+    assert log.published.size == 20
+    await log.close()
+    assert read_checkpoint(folder, VERIFIER).size == 20
+    seen = read_cosigned(folder, VERIFIER)
+    assert seen.size == 10
+    assert len(cosignatures_of(seen.note, [peer.cosigner.key for peer in peers])) == 2
+
+    peers[1].lie = None
+    log = await unheld(folder, peers)
+    await log.close()
+    # Once nothing is left to cosign, the newest checkpoint carries the lines itself, also when the log
+    # is opened again while nobody answers.
+    for _ in range(2):
+        note = read_checkpoint(folder, VERIFIER).note
+        assert note == (folder / "cosigned").read_bytes()
+        assert len(cosignatures_of(note, [peer.cosigner.key for peer in peers])) == 2
+        peers[0].lie = peers[1].lie = refuse
+        log = await unheld(folder, peers)
+        await log.close()
+
+
+async def test_verification_says_how_far_the_witnesses_saw_a_log(tmp_path, peers, request_record):
+    folder = tmp_path / "log"
+    keys = [peer.cosigner.key for peer in peers]
+    log = await unheld(folder, peers)
+    await log.append(encode(request_record))
+    await log.close()
+    log = await Log.open(tmp_path / "other", origin=ORIGIN, key=KEY)
+    await log.append(encode(msgspec.structs.replace(request_record, status=201)))
+    await log.close()
+    found = verify_log(folder, VERIFIER, witnesses=keys, quorum=2)
+    assert (found.records, found.cosigned, len(found.cosignatures)) == (1, 1, 2)
+    # An owner who shows another history finds no witness for it, and what they saw does not fit it.
+    shutil.copy(folder / "cosigned", tmp_path / "other/cosigned")
+    with pytest.raises(VerificationError, match="another history"):
+        verify_log(tmp_path / "other", VERIFIER, witnesses=keys, quorum=2)
+    with pytest.raises(LogCorrupt, match="not those that were signed"):
+        await unheld(tmp_path / "other", peers)
+
+
+async def test_a_log_that_has_no_witnesses_any_more_leaves_nothing_that_they_saw(tmp_path, peers):
+    folder = tmp_path / "log"
+    log = await unheld(folder, peers)
+    await fill(log, 3)
+    await log.close()
+    assert (folder / "cosigned").exists()
+    log = await Log.open(folder, origin=ORIGIN, key=KEY)
+    await fill(log, 3)
+    await log.close()
+    assert not (folder / "cosigned").exists()
+    assert read_cosigned(folder, VERIFIER).size == 6

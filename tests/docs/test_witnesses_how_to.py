@@ -1,5 +1,6 @@
 """The how-to for witnesses, done by two parties with their own processes; a split view is caught."""
 
+import itertools
 import os
 import re
 import shlex
@@ -61,13 +62,13 @@ def published(url, size):
 
 @pytest.fixture
 def auditor(tmp_path):
-    def start(log_key):
-        settings = {**TOML[0]["witness"], "port": free_port(), "logs": (log_key,)}
+    def start(log_keys):
+        settings = {**TOML[0]["witness"], "port": free_port(), "logs": log_keys}
         site = Site(Config(data=tmp_path / "auditor", witness=WitnessSettings(**settings)))
-        key = run(CONSOLE[0], site).stdout.strip()
+        key = run(CONSOLE[1], site).stdout.strip()
         child = Child(
             "witness",
-            bedside_command(*shlex.split(CONSOLE[1])[1:]),
+            bedside_command(*shlex.split(CONSOLE[2])[1:]),
             log=tmp_path / "witness.log",
             environment=environment_of(site.config),
         )
@@ -85,7 +86,9 @@ def test_a_log_is_witnessed_as_the_page_says_and_a_split_view_is_caught(tmp_path
     site = make_site(tmp_path)
     publish_linear(site, tmp_path)
     log_key = str(site.log_verifier("gateway-1"))
-    witness, witness_key, url = auditor(log_key)
+    log_keys = run(CONSOLE[0], site).stdout.split()
+    assert log_key in log_keys
+    witness, witness_key, url = auditor(log_keys)
     settings = WitnessesSettings(
         quorum=TOML[1]["audit"]["witnesses"]["quorum"],
         interval_s=0.05,
@@ -93,7 +96,7 @@ def test_a_log_is_witnessed_as_the_page_says_and_a_split_view_is_caught(tmp_path
     )
     audit = site.config.audit.model_copy(update={"witnesses": settings})
     site = Site(site.config.model_copy(update={"audit": audit}))
-    assert CONSOLE[2] == "bedside gateway"
+    assert CONSOLE[3] == "bedside gateway"
     with GatewayProcess(site, tmp_path) as gateway:
         infer(gateway, 5)
         note = published(gateway.url, 5)
@@ -101,11 +104,13 @@ def test_a_log_is_witnessed_as_the_page_says_and_a_split_view_is_caught(tmp_path
     assert cosignatures_of(note, [WitnessKey.parse(witness_key)])
     assert 'log_witness_state{state="cosigned",witness="auditor.example/w1"} 1.0' in metrics
     folder = str(site.log_folder("gateway-1"))
-    here = [line.replace(".bedside/logs/gateway-1", folder) for line in CONSOLE[3:5]]
+    every_log_is_witnessed(site, tmp_path)
+    assert PRINTS[0] in run(CONSOLE[4], site).stdout
+    here = [line.replace(".bedside/logs/gateway-1", folder) for line in CONSOLE[5:7]]
     for line in here:
         done = run(line, site, LOG_KEY=log_key, WITNESS_KEY=witness_key)
-        assert PRINTS[0] in done.stdout, (line, done)
-    assert PRINTS[1] in run(CONSOLE[5], witness).stdout
+        assert PRINTS[1] in done.stdout, (line, done)
+    assert PRINTS[2] in run(CONSOLE[7], witness).stdout
 
     # The owner takes a copy, and both go on: one for the auditor, one for somebody else.
     (tmp_path / "copy").mkdir()
@@ -147,6 +152,29 @@ def test_a_log_is_witnessed_as_the_page_says_and_a_split_view_is_caught(tmp_path
     assert "NOT verified: 0 of the 1 witnesses cosigned" in done.stderr
     truth = run(asked.replace(str(fork), folder), site)
     assert truth.returncode == 0, truth
+
+
+def every_log_is_witnessed(site, folder):
+    """A report's own log carries the witness's line, as the logs do that it draws on."""
+    done = run(f"bedside audit report access --out {folder / 'report'}", site)
+    assert done.returncode == 0, done
+    verified = run("bedside audit verify", site).stdout.splitlines()
+    of = {
+        line.split()[4].strip(","): cosigned
+        for line, cosigned in itertools.pairwise(verified)
+        if "root" in line
+    }
+    assert {"clinic/gateway-1", "clinic/reports"} <= of.keys()
+    assert all("cosigned by auditor.example/w1" in line for line in of.values())
+    found = run(f"bedside audit verify {folder / 'report/access-report.zip'} --require 1", site)
+    assert found.returncode == 0, found
+    # A log that no witness was shown is not verified as one that it was.
+    (site.log_folder("reports") / "cosigned").unlink()
+    checkpoint = site.log_folder("reports") / "checkpoint"
+    lines = checkpoint.read_text().splitlines(keepends=True)
+    checkpoint.write_text("".join(line for line in lines if "auditor" not in line))
+    done = run("bedside audit verify", site)
+    assert "0 of the 1 witnesses cosigned the checkpoint of clinic/reports" in done.stderr, done
 
 
 def operator(site):

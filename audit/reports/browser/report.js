@@ -204,7 +204,7 @@ async function verifyReport(bytes, name, { verifiers, witnesses, quorum, progres
     const found = await cosignatures(checkpoint.note, witnesses);
     if (found.length < quorum) {
       fail(
-        `${found.length} of the ${witnesses.length} witnesses cosigned the checkpoint; ` +
+        `${found.length} of the ${witnesses.length} witnesses cosigned the checkpoint of ${checkpoint.origin}; ` +
           `${quorum} are required`,
       );
     }
