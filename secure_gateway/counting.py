@@ -30,29 +30,20 @@ class RequestCounters:
         self.durations: dict[str, list[int]] = {}
         self.unrecorded = 0
 
-    def count(self, record: RequestRecord) -> None:
-        """Count one request."""
-        placement = record.placement
-        if placement is not None and placement.startswith(_DEVICE):
-            placement = "device"
-        # Plain text: an enum's hash is Python's work, three of them a microsecond.
-        action, problem = record.action.value, record.problem
-        labels = (
-            action,
-            record.outcome.value,
-            None if problem is None else problem.value,
-            placement,
-            record.model,
-        )
+    def count(self, record: RequestRecord, labels: Labels | None = None) -> None:
+        """Count one request; `labels` are its own, where they are known already."""
+        if labels is None:
+            labels = labels_of(record)
         requests = self.requests
         requests[labels] = requests.get(labels, 0) + 1
-        if record.duration_us is None:
+        duration_us = record.duration_us
+        if duration_us is None:
             return
-        durations = self.durations.get(action)
+        durations = self.durations.get(labels[0])
         if durations is None:
-            durations = self.durations[action] = [0] * (len(_BOUNDS_US) + 2)
-        durations[bisect_left(_BOUNDS_US, record.duration_us)] += 1
-        durations[-1] += record.duration_us
+            durations = self.durations[labels[0]] = [0] * (len(_BOUNDS_US) + 2)
+        durations[bisect_left(_BOUNDS_US, duration_us)] += 1
+        durations[-1] += duration_us
 
     def count_refusals(self, record: RefusalsRecord) -> None:
         """Count the requests that share a record; how long each took is not known."""
@@ -64,3 +55,18 @@ class RequestCounters:
             record.model,
         )
         self.requests[labels] = self.requests.get(labels, 0) + record.count
+
+
+def labels_of(record: RequestRecord) -> Labels:
+    """Return what a request is counted under."""
+    placement, problem = record.placement, record.problem
+    if placement is not None and placement.startswith(_DEVICE):
+        placement = "device"
+    # Plain text: an enum's hash is Python's work, three of them a microsecond.
+    return (
+        record.action.value,
+        record.outcome.value,
+        None if problem is None else problem.value,
+        placement,
+        record.model,
+    )

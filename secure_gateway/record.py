@@ -16,6 +16,7 @@ from secure_gateway.counting import RequestCounters
 from secure_gateway.errors import DoorFull
 from secure_gateway.exchange import Exchange
 from secure_gateway.problems import status_of
+from secure_gateway.record_template import RecordTemplates, filled
 from secure_gateway.refusals import SharedRefusals
 from secure_gateway.shadow import difference
 
@@ -43,6 +44,7 @@ class Recorder:
         self._log = log
         self.counters = RequestCounters()
         self.refusals = SharedRefusals(log, self.counters)
+        self._templates = RecordTemplates()
 
     async def record(self, exchange: Exchange) -> str:
         """Append the record of `exchange`; return where it stands: `<origin>#<index>`.
@@ -52,7 +54,19 @@ class Recorder:
         """
         if type(exchange.refusal) is DoorFull:
             return await self.refusals.record(exchange)
-        return await self.append(record_of(exchange))
+        template = self._templates.find(exchange)
+        if template is None:
+            record = record_of(exchange)
+            self._templates.learn(exchange, record)
+            return await self.append(record)
+        record = filled(template, exchange)
+        try:
+            index = await self._log.append(encode(record))
+        except LogUnavailable:
+            self.counters.unrecorded += 1
+            raise
+        self.counters.count(record, template.labels)
+        return f"{self._log.origin}#{index}"
 
     async def end(self, exchange: Exchange) -> str:
         """Append how a stream ended, under the `id` that its opening has.
