@@ -35,7 +35,7 @@ from inference_node.tensors import (
 from inference_node.wire import MALFORMED
 
 _PEEKED_BYTES: Final = 1024
-_PACKED: Final = {"FP16": "e", "FP32": "f", "FP64": "d"}
+_PACKED: Final = {"FP16": ("e", "<f2"), "FP32": ("f", "<f4"), "FP64": ("d", "<f8")}
 
 
 class _WireTensor(Struct):
@@ -204,7 +204,11 @@ def encode_response(response: InferResponse, request: InferRequest | None) -> tu
     An output is binary if `request` asked for it so, by name or for all.
     """
     default = request.binary_output if request is not None else False
-    wanted = {output.name: output.binary for output in request.outputs} if request else {}
+    wanted = (
+        {output.name: output.binary for output in request.outputs}
+        if request is not None and request.outputs
+        else {}
+    )
     chunks: list[bytes] = []
     outputs: list[dict[str, Any]] = []
     for tensor in response.outputs:
@@ -351,12 +355,13 @@ def _from_json(raw: msgspec.Raw, dtype: np.dtype[Any], elements: int, position: 
 def _from_floats(values: list[float], datatype: str, elements: int, position: int) -> Array:
     if len(values) != elements:
         raise wrong_count(position, elements)
+    code, dtype = _PACKED[datatype]
     try:
         # Three times as fast as numpy's own way from a list.
-        packed = struct.pack(f"<{elements}{_PACKED[datatype]}", *values)
+        packed = struct.pack(f"<{elements}{code}", *values)
     except OverflowError as error:
         raise unfit(position) from error
-    return np.frombuffer(packed, dtype=DTYPES[datatype].newbyteorder("<"))
+    return np.frombuffer(packed, dtype)
 
 
 def _flattened(raw: msgspec.Raw, kinds: tuple[type, ...], position: int) -> list[Any]:

@@ -166,7 +166,10 @@ class Node:
             )
         else:
             results = await model.batcher.submit(feed, ran, rows, deadline)
-        return await _response(model, request, names, asked, results, {})
+        response = _response(model, request, names, results, {})
+        if asked:
+            await _summarized(response, asked, names, results)
+        return response
 
     async def stream(
         self,
@@ -209,7 +212,10 @@ class Node:
             async for results in answers:
                 step += 1
                 parameters = {"step": step, "triton_final_response": step == steps}
-                yield await _response(model, request, names, asked, results, parameters)
+                response = _response(model, request, names, results, parameters)
+                if asked:
+                    await _summarized(response, asked, names, results)
+                yield response
         finally:
             await answers.aclose()
 
@@ -257,14 +263,14 @@ def _with_sources(names: tuple[str, ...], asked: Summaries) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *sources(asked)))) if asked else names
 
 
-async def _response(
+def _response(
     model: LoadedModel,
     request: InferRequest,
     names: tuple[str, ...],
-    asked: Summaries,
     results: Sequence[Array],
     parameters: dict[str, Any],
 ) -> InferResponse:
+    # What else was run, behind them, is only the source of what is asked of distributions.
     outputs = [
         Tensor(
             name=output,
@@ -272,7 +278,7 @@ async def _response(
             shape=result.shape,
             array=result,
         )
-        for output, result in zip(names, results, strict=not asked)
+        for output, result in zip(names, results[: len(names)], strict=True)
     ]
     for wanted in request.outputs:
         if wanted.parameters and (k := classes_wanted(wanted.parameters)) is not None:
@@ -283,8 +289,6 @@ async def _response(
                 labels = model.labels.get(wanted.name, ())
                 tensor.array = classify(tensor.array, k, labels, batched=model.batches)
                 tensor.shape, tensor.datatype = tensor.array.shape, "BYTES"
-    if asked:
-        outputs += await summarize(asked, dict(zip(_with_sources(names, asked), results, strict=True)))
     return InferResponse(
         model_name=model.name,
         model_version=model.version,
@@ -292,3 +296,11 @@ async def _response(
         outputs=outputs,
         parameters=parameters,
     )
+
+
+async def _summarized(
+    response: InferResponse, asked: Summaries, names: tuple[str, ...], results: Sequence[Array]
+) -> None:
+    """Add to `response` what is asked of the model's distributions."""
+    sources_of = dict(zip(_with_sources(names, asked), results, strict=True))
+    response.outputs += await summarize(asked, sources_of)

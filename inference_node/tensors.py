@@ -4,7 +4,6 @@ Source: Open Inference Protocol v2, "Tensor Data", and Triton's binary tensor da
 raw contents of gRPC messages follow too.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -28,12 +27,17 @@ def elements_of(shape: Sequence[int], position: int) -> int:
     """
     if len(shape) > DIMENSIONS_MAX:
         raise InputInvalid(f"tensor {position} has more than {DIMENSIONS_MAX} dimensions")
-    if any(dimension < 0 for dimension in shape):
-        raise InputInvalid(f"tensor {position}: a dimension is negative")
-    # Zeros count as ones: numpy refuses even an empty array whose other dimensions multiply too far.
-    if math.prod(dimension or 1 for dimension in shape) > ELEMENTS_MAX:
+    # Every tensor passes here, and a loop costs half of what generators do.
+    elements = bounded = 1
+    for dimension in shape:
+        if dimension < 0:
+            raise InputInvalid(f"tensor {position}: a dimension is negative")
+        elements *= dimension
+        # Zeros count as ones: numpy refuses even an empty array whose other sizes multiply too far.
+        bounded *= dimension or 1
+    if bounded > ELEMENTS_MAX:
         raise InputInvalid(f"tensor {position} has more than {ELEMENTS_MAX} elements")
-    return math.prod(shape)
+    return elements
 
 
 def from_binary(raw: memoryview, datatype: str, elements: int, position: int) -> Array:

@@ -54,9 +54,12 @@ def whole_parameter(request: InferRequest, name: str, most: int) -> int:
 def _check(expected: TensorMetadata, tensor: Tensor) -> None:
     if tensor.datatype != expected.datatype:
         raise InputInvalid(f"the input {expected.name} must be {expected.datatype}")
-    if len(tensor.shape) != len(expected.shape) or any(
-        own not in (-1, other) for own, other in zip(expected.shape, tensor.shape, strict=True)
-    ):
+    fits = len(tensor.shape) == len(expected.shape)
+    if fits:
+        for own, other in zip(expected.shape, tensor.shape, strict=True):
+            if own not in (-1, other):
+                fits = False
+    if not fits:
         shape = ", ".join("any" if size == -1 else str(size) for size in expected.shape)
         raise InputInvalid(f"the input {expected.name} must have the shape [{shape}]")
 

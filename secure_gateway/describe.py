@@ -60,7 +60,16 @@ class Describer:
                 raise Refusal(Problem.BODY_MALFORMED, str(error)) from error
         self._identify_subject(exchange)
         facts = self._facts(exchange, exchange.model.name)
-        if await self._has_consent(exchange, facts):
+        claimed = _flag(call.claims.consent, "Bedside-Consent")
+        asserted = None if exchange.principal is None else exchange.principal.asserted.consent
+        # Without a registry, or without a person, nothing has to be waited for.
+        if self._consents.asks(exchange.pseudonym):
+            consent = await self._consents.holds(
+                facts, exchange.pseudonym, claimed=claimed, asserted=asserted
+            )
+        else:
+            consent = self._consents.believed(claimed=claimed, asserted=asserted)
+        if consent:
             facts = structs.replace(facts, consent=True)
         exchange.facts = facts
 
@@ -92,15 +101,6 @@ class Describer:
             on_device=exchange.holder is not None,
             own_device=exchange.holder == principal.id,
             carries_payload=request is None or request.carries_tensors,
-        )
-
-    async def _has_consent(self, exchange: Exchange, facts: Facts) -> bool:
-        principal = exchange.principal
-        return await self._consents.holds(
-            facts,
-            exchange.pseudonym,
-            claimed=_flag(exchange.call.claims.consent, "Bedside-Consent"),
-            asserted=None if principal is None else principal.asserted.consent,
         )
 
     def _jurisdiction_of(self, claim: str | None) -> str:

@@ -66,7 +66,15 @@ class Executor:
         node = self._nodes.get(placement)
         if node is None:
             return await self._on_device(exchange, placement, model)
-        return await self._on_node(exchange, node, model)
+        if exchange.request is None:
+            message = "a node runs tensors"
+            raise AssertionError(message)
+        try:
+            response = await node.infer(model, exchange.request, exchange.call.deadline)
+        except NodeError as error:
+            raise _refusal_of(error, node) from error
+        node.health.succeeded()
+        return response
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[InferResponse, None]:
         """Yield the model's answers as they come; a device gives one. Closing it ends the work.
@@ -94,17 +102,6 @@ class Executor:
             node.health.failed()
             raise Refusal(Problem.EXECUTION_FAILED, "The node gave no answer.")
         node.health.succeeded()
-
-    async def _on_node(self, exchange: Exchange, node: SiteNode, model: ModelInfo) -> InferResponse:
-        if exchange.request is None:
-            message = "a node runs tensors"
-            raise AssertionError(message)
-        try:
-            response = await node.infer(model, exchange.request, exchange.call.deadline)
-        except NodeError as error:
-            raise _refusal_of(error, node) from error
-        node.health.succeeded()
-        return response
 
     async def _on_device(self, exchange: Exchange, placement: str, model: ModelInfo) -> InferResponse:
         request = exchange.request

@@ -22,13 +22,21 @@ class Consents:
         self._registry = registry
         self._claims = claims
 
+    def asks(self, pseudonym: str | None) -> bool:
+        """Whether a registry may know something of the person of this pseudonym."""
+        return self._registry is not None and pseudonym is not None
+
+    def believed(self, *, claimed: bool, asserted: bool | None) -> bool:
+        """Say whether what is said of a consent counts, where no registry knows anything."""
+        return self._claims and claimed if asserted is None else asserted
+
     async def holds(
         self, facts: Facts, pseudonym: str | None, *, claimed: bool, asserted: bool | None
     ) -> bool:
         """Say whether the person of this pseudonym consents to what `facts` say is to be done."""
         if asserted is False:
             return False
-        said = asserted is True or (self._claims and claimed)
+        said = self.believed(claimed=claimed, asserted=asserted)
         if self._registry is None or pseudonym is None:
             return said
         use = Use(facts.purpose, facts.model, facts.data_class)

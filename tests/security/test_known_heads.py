@@ -331,10 +331,7 @@ async def test_other_policies_count_from_the_next_request_on(site, taken, gatewa
 async def test_consent_is_asked_for_anew_for_each_request(site, taken, monkeypatch):
     consents = iter([True, False, True])
 
-    async def holds(self, *args, **named):
-        return next(consents)
-
-    monkeypatch.setattr(Consents, "holds", holds)
+    monkeypatch.setattr(Consents, "believed", lambda *_, **__: next(consents))
     async with served(site) as url, Connection(url, token_of(site)) as connection:
         for _ in range(3):
             await connection.ask()
