@@ -10,7 +10,7 @@
 <data>/work/           one database of queued work for each gateway replica, sealed
 <data>/witness/        what this machine cosigned, if it is a witness of others' logs
 <data>/console/        the console's accounts and sessions, and reports that wait to be fetched
-<data>/coordinator/    the coordinator's database and Flower's private files
+<data>/coordinator/    the coordinator's database, ordered reports, and Flower's private files
 """
 
 from collections.abc import Iterator

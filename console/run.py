@@ -59,7 +59,7 @@ async def running(inputs: ConsoleInputs, url: str, port: int) -> AsyncIterator[S
     in_force = InForce(inputs.policies, inputs.desk.folder, recorder.append)
     keeper = IndexKeeper(inputs.index, inputs.log_sources)
     tasks = Tasks()
-    reports = ReportDesk(inputs.reports)
+    reports = ReportDesk(inputs.reports, inputs.folder / "reports")
     parts = ConsoleParts(
         site=inputs.site,
         settings=settings,

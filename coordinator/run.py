@@ -86,7 +86,7 @@ async def running(inputs: CoordinatorInputs, url: str) -> AsyncIterator[FastAPI]
         jobs=jobs,
         budget=budget,
         superlink=superlink,
-        reports=ReportDesk(inputs.reports),
+        reports=ReportDesk(inputs.reports, inputs.folder / "reports"),
         trust={
             "release_keys": list(inputs.release_keys),
             "job_keys": [inputs.job_key.public_key().public_bytes_raw().hex()],

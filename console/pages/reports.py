@@ -4,7 +4,8 @@ from msgspec import Struct
 
 from audit.reports.package import EVENTS
 from console.words import clock, plural
-from coordinator.reports.desk import Ordered, State
+from coordinator.reports.desk import Ordered
+from coordinator.reports.shelf import State
 
 TONES = {State.DONE: "calm", State.FAILED: "alert"}
 
@@ -29,7 +30,7 @@ def order_row(ordered: Ordered) -> OrderRow:
     """Return what is shown of an order."""
     made, filters = ordered.made, ordered.order.filters
     forms = ["zip", "pdf", "csv", "json"]
-    if made is not None and EVENTS in made.package.files:
+    if made is not None and EVENTS in made.files:
         forms.append("fhir")
     said = [f"since {filters.since:%Y-%m-%d}" if filters.since else ""]
     said.append(f"before {filters.until:%Y-%m-%d}" if filters.until else "")
@@ -44,8 +45,8 @@ def order_row(ordered: Ordered) -> OrderRow:
         tone=TONES.get(ordered.state, "plain"),
         step=ordered.failure.detail if ordered.failure else ordered.step,
         percent=int(100 * ordered.share),
-        ended=ordered.state in (State.DONE, State.FAILED),
+        ended=ordered.ended,
         forms=tuple((f"/reports/{ordered.id}/{form}", form.upper()) for form in forms) if made else (),
-        found=plural(len(made.report.entries), "record") if made else "",
+        found=plural(made.records, "record") if made else "",
         record=made.place if made else "",
     )

@@ -69,7 +69,7 @@ class _Reports:
         order = self._read(visit, fields)
         self._parts.reports.refuse_if_full()
         await self._record(visit, ReportStep.ORDERED, order.kind.name)
-        self._parts.reports.order(order)
+        await self._parts.reports.order(order)
         return RedirectResponse("/reports", 303)
 
     async def fetch(self, visit: Visit) -> Response:
@@ -81,17 +81,17 @@ class _Reports:
             return self._web.problem(
                 404, "No such report", "It was not made, or is kept no longer: make it again.", visit
             )
-        data = ordered.zip if member is None else made.package.files.get(member)
+        data = await self._parts.reports.content(ordered, member)
         if data is None:
             return self._web.problem(404, "No such form", "This report has no such form.", visit)
         kind = ordered.order.kind.name
-        await self._record(visit, ReportStep.FETCHED, kind, made.package.digest)
+        await self._record(visit, ReportStep.FETCHED, kind, made.digest)
         ending = "fhir.json" if parameters["form"] == "fhir" else parameters["form"]
         headers = {"Content-Disposition": f'attachment; filename="{kind}-report.{ending}"'}
         return Response(data, media_type=media, headers=headers)
 
     def _own(self, visit: Visit) -> list[Ordered]:
-        return [one for one in self._parts.reports.all() if one.order.principal == visit.name]
+        return self._parts.reports.of(visit.name)
 
     def _read(self, visit: Visit, fields: Form) -> ReportOrder:
         kind = KINDS.get(required(fields, "kind"))

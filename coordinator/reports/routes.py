@@ -1,7 +1,8 @@
 """`/v1/reports`: reports are ordered, watched and fetched here, by whom policy lets make them.
 
 Orders, refusals and every fetching are recorded in the coordinator's log before they are answered; that
-a report was made is recorded in the site's log of reports.
+a report was made is recorded in the site's log of reports. Whoever ordered a report
+is shown it, and no other.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from coordinator.authenticate import authenticate, check
 from coordinator.parts import CoordinatorParts
 from coordinator.problems import Refused
 from coordinator.questions import ReportQuestion
-from coordinator.reports.desk import Ordered, State
+from coordinator.reports.desk import Ordered
+from coordinator.reports.shelf import State
 from policies import ApiAction, Principal
 
 _FORMS: Final = {
@@ -45,19 +47,19 @@ def report_routes(app: FastAPI, parts: CoordinatorParts) -> None:
         # Refused before it is recorded that it was ordered, and not after.
         parts.reports.refuse_if_full()
         await _record(parts, ReportStep.ORDERED, ordered.kind.name, principal.id)
-        taken = parts.reports.order(ordered)
+        taken = await parts.reports.order(ordered)
         response.headers["Location"] = f"/v1/reports/{taken.id}"
         return _fields(taken)
 
     @app.get("/v1/reports")
-    async def orders(_: Annotated[Principal, may_report]) -> list[dict[str, Any]]:
-        """List the reports that were ordered lately, newest first."""
-        return [_fields(one) for one in parts.reports.all()]
+    async def orders(principal: Annotated[Principal, may_report]) -> list[dict[str, Any]]:
+        """List the reports that the caller ordered lately, newest first."""
+        return [_fields(one) for one in parts.reports.of(principal.id)]
 
     @app.get("/v1/reports/{report_id}")
-    async def one_order(report_id: str, _: Annotated[Principal, may_report]) -> dict[str, Any]:
-        """Say how far a report is."""
-        return _fields(parts.reports.find(report_id))
+    async def one_order(report_id: str, principal: Annotated[Principal, may_report]) -> dict[str, Any]:
+        """Say how far a report is that the caller ordered."""
+        return _fields(parts.reports.find(report_id, principal.id))
 
     @app.get(
         "/v1/reports/{report_id}/{form}",
@@ -66,16 +68,16 @@ def report_routes(app: FastAPI, parts: CoordinatorParts) -> None:
     )
     async def fetch(report_id: str, form: str, principal: Annotated[Principal, may_report]) -> Response:
         """Give a report that is made: `zip` (all, and it verifies), `pdf`, `csv`, `json` or `fhir`."""
-        ordered = parts.reports.find(report_id)
+        ordered = parts.reports.find(report_id, principal.id)
         if ordered.state is State.FAILED:
             raise Refused(409, "report-failed", "This report could not be made; ask how far it is.")
         if ordered.made is None:
             raise Refused(409, "report-not-done", "This report is not made yet.")
         member, media = _FORMS.get(form, ("", ""))
-        data = ordered.zip if member is None else ordered.made.package.files.get(member)
+        data = await parts.reports.content(ordered, member)
         if data is None:
             raise Refused(404, "not-found", "This report has no such form.")
-        kind, digest = ordered.order.kind.name, ordered.made.package.digest
+        kind, digest = ordered.order.kind.name, ordered.made.digest
         await _record(parts, ReportStep.FETCHED, kind, principal.id, digest)
         name = f'attachment; filename="{kind}-report.{"fhir.json" if form == "fhir" else form}"'
         headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
@@ -148,8 +150,8 @@ def _fields(ordered: Ordered) -> dict[str, Any]:
         "state": ordered.state,
         "step": ordered.step,
         "progress": round(ordered.share, 3),
-        "records": None if made is None else len(made.report.entries),
+        "records": None if made is None else made.records,
         "record": None if made is None else made.place,
-        "manifest_sha256": None if made is None else made.package.digest,
+        "manifest_sha256": None if made is None else made.digest,
         "problem": None if failure is None else {"code": failure.code, "detail": failure.detail},
     }

@@ -223,7 +223,7 @@ async def api(
         jobs=jobs,
         budget=budget,
         superlink=superlink,
-        reports=ReportDesk(maker),
+        reports=ReportDesk(maker, tmp_path / "orders"),
         trust={"release_keys": ["0" * 64], "job_keys": ["1" * 64]},
         url="http://coordinator",
     )

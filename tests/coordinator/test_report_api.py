@@ -1,7 +1,8 @@
 """Reports through the coordinator's API: ordered, watched, fetched; by whom policy lets, and recorded.
 
 Seen to fail: with the check of permission left out, with the record of fetching left out, and with the
-subject's identifier kept among an order's filters.
+subject's identifier kept among an order's filters; with `principal` not asked for in `ReportDesk.find`
+and `of`; with nothing taken up in `ReportDesk.start`.
 """
 
 import asyncio
@@ -13,9 +14,11 @@ import pytest
 from audit.errors import LogUnavailable, VerificationError
 from audit.records import ReportRecord, ReportStep
 from audit.reports import KINDS, verify_report
+from audit.reports.making import ReportOrder
 from coordinator.problems import Refused
 from coordinator.reports import desk as desk_module
-from coordinator.reports.desk import ReportDesk, State
+from coordinator.reports.desk import ReportDesk
+from coordinator.reports.shelf import State
 from policies import Role
 
 CANARY = "canary-7f3e9a"
@@ -156,30 +159,30 @@ async def until(condition):
 
 
 @pytest.fixture
-async def desk():
+async def desk(tmp_path):
     gate = Gate()
     now = [0.0]
-    desk = ReportDesk(gate, clock=lambda: now[0])
+    desk = ReportDesk(gate, tmp_path / "orders", clock=lambda: now[0])
     desk.start()
     yield desk, gate, now
     await desk.close()
 
 
-ORDER = SimpleNamespace(kind=KINDS["access"])
+ORDER = ReportOrder(kind=KINDS["access"], principal="c.officer")
 
 
 async def test_too_many_orders_are_refused_at_once(desk):
     desk, gate, _ = desk
-    first = desk.order(ORDER)
+    first = await desk.order(ORDER)
     await until(lambda: first.state is State.RUNNING)
     assert (first.step, first.share) == ("verifying the logs", 0.5)
-    others = [desk.order(ORDER) for _ in range(desk_module.WAITING_MAX)]
+    others = [await desk.order(ORDER) for _ in range(desk_module.WAITING_MAX)]
     with pytest.raises(Refused) as refused:
-        desk.order(ORDER)
+        await desk.order(ORDER)
     assert refused.value.status == 503
     gate.open.set()
     await until(lambda: all(one.state is State.DONE for one in others))
-    assert {one.zip for one in others} == {b"zip"}
+    assert {await desk.content(one, None) for one in others} == {b"zip"}
 
 
 async def test_what_fails_says_why_and_the_next_is_made(desk):
@@ -190,7 +193,7 @@ async def test_what_fails_says_why_and_the_next_is_made(desk):
         OSError(28, "full"),
     ]
     gate.open.set()
-    orders = [desk.order(ORDER) for _ in range(4)]
+    orders = [await desk.order(ORDER) for _ in range(4)]
     await until(lambda: orders[-1].state is State.DONE)
     assert [one.failure.code if one.failure else None for one in orders] == [
         "log-unverified",
@@ -201,19 +204,67 @@ async def test_what_fails_says_why_and_the_next_is_made(desk):
     assert orders[0].failure.detail == "VerificationError: record 3 was changed"
 
 
-async def test_old_reports_are_forgotten_and_those_under_way_are_not(desk, monkeypatch):
+async def test_old_reports_are_forgotten_and_those_under_way_are_not(desk, tmp_path, monkeypatch):
     desk, gate, now = desk
     gate.open.set()
-    old = desk.order(ORDER)
+    old = await desk.order(ORDER)
     await until(lambda: old.state is State.DONE)
     now[0] += desk_module.KEPT_S + 1
     with pytest.raises(Refused, match="kept no longer"):
-        desk.find(old.id)
+        desk.find(old.id, "c.officer")
     monkeypatch.setattr(desk_module, "KEPT_BYTES", 7)
-    orders = [desk.order(ORDER) for _ in range(4)]
+    orders = [await desk.order(ORDER) for _ in range(4)]
     await until(lambda: orders[-1].state is State.DONE)
-    assert len(desk.all()) == 2
-    assert desk.find(orders[-1].id) is orders[-1]
+    assert len(desk.of("c.officer")) == 2
+    assert desk.find(orders[-1].id, "c.officer") is orders[-1]
+    left = {path.name for path in (tmp_path / "orders").iterdir()}
+    assert left == {f"{one.id}.{suffix}" for one in orders[2:] for suffix in ("json", "zip")}
+
+
+async def test_a_restart_goes_on_with_what_was_ordered(desk, tmp_path):
+    desk, gate, now = desk
+    gate.open.set()
+    gate.failures = [VerificationError("record 3 was changed")]
+    failed = await desk.order(ORDER)
+    made = await desk.order(ORDER)
+    await until(lambda: made.state is State.DONE)
+    gate.open.clear()
+    running = await desk.order(ORDER)
+    await until(lambda: running.state is State.RUNNING)
+    waiting = await desk.order(ORDER)
+    await desk.close()
+    for name, data in (("0" * 32, b"{}"), ("1" * 32, b"not JSON")):
+        (tmp_path / f"orders/{name}.json").write_bytes(data)
+
+    again = ReportDesk(gate, tmp_path / "orders", clock=lambda: now[0])
+    again.start()
+    listed = again.of("c.officer")
+    assert [one.id for one in listed] == [one.id for one in (waiting, running, made, failed)]
+    assert again.find(failed.id, "c.officer").failure == failed.failure
+    kept = again.find(made.id, "c.officer")
+    assert (kept.state, kept.made, kept.asked) == (State.DONE, made.made, made.asked)
+    assert await again.content(kept, None) == b"zip"
+    gate.open.set()
+    await until(lambda: all(one.ended for one in listed))
+    assert [one.state for one in listed[:2]] == [State.DONE] * 2
+    await again.close()
+
+
+async def test_whoever_ordered_a_report_is_shown_it_and_no_other(desk):
+    desk, gate, _ = desk
+    gate.open.set()
+    own = await desk.order(ORDER)
+    assert desk.of("somebody.else") == []
+    with pytest.raises(Refused, match="no such report"):
+        desk.find(own.id, "somebody.else")
+
+
+async def test_an_order_that_cannot_be_kept_is_refused(desk, tmp_path):
+    desk, _, _ = desk
+    (tmp_path / "orders").write_text("in the folder's place")
+    with pytest.raises(Refused) as refused:
+        await desk.order(ORDER)
+    assert (refused.value.status, desk.of("c.officer")) == (503, [])
 
 
 async def test_a_report_that_was_not_made_is_not_given(api, monkeypatch):
@@ -244,7 +295,7 @@ async def test_nothing_is_ordered_or_given_unrecorded(api, monkeypatch):
     ):
         answer = await api.call(method, where, Role.COMPLIANCE, body)
         assert (answer.status_code, answer.json()["title"]) == (503, "log unavailable")
-    assert len(api.parts.reports.all()) == 1
+    assert len(api.parts.reports.of("compliance")) == 1
 
 
 async def test_every_route_stands_in_the_document(api):
