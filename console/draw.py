@@ -57,10 +57,10 @@ def line(values: Sequence[int], *, width: int = 120, height: int = 32) -> Line:
 def columns(
     labels: Sequence[str],
     series: Sequence[tuple[str, str, Sequence[int]]],
+    ticks: Sequence[tuple[float, str]],
     *,
     height: int = 180,
     above: int = 18,
-    ticks_most: int = 6,
 ) -> Columns:
     """Return a column for each label; `series` are (name, tone, a value for each label)."""
     totals = [sum(values[n] for _, _, values in series) for n in range(len(labels))]
@@ -84,20 +84,15 @@ def columns(
                         label=f"{label}: {values[n]:,} {name}",
                     )
                 )
-    every = -(-len(labels) // ticks_most)
-    # The first would stick out to the left: they begin half a step in.
-    ticks = tuple(
-        (round((n + 0.5) * slot, 2), label) for n, label in enumerate(labels) if n % every == every // 2
-    )
     lines = tuple((round(base - height * part, 1), f"{int(top * part):,}") for part in (0.5, 1.0))
-    return Columns(marks=tuple(marks), ticks=ticks, lines=lines, base=base, height=height)
+    return Columns(marks=tuple(marks), ticks=tuple(ticks), lines=lines, base=base, height=height)
 
 
 def nice(value: int) -> int:
-    """Return the least of 2, 4, 10, 20, 40, 100, ... that is no less than `value`."""
+    """Return the least of 2, 4, 6, 8, 10, 20, 40, ... that is no less than `value`."""
     step = 1
     while True:
-        for factor in (2, 4, 10):
+        for factor in (2, 4, 6, 8, 10):
             if factor * step >= value:
                 return factor * step
         step *= 10

@@ -14,7 +14,11 @@ class AccountError(ConsoleError):
 
 
 class FormInvalid(ConsoleError):
-    """Raised when a form is malformed; the message names the field and never its content."""
+    """Raised when a form is malformed; the message names the `field` and never its content."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Busy(ConsoleError):

@@ -56,7 +56,7 @@ def one(fields: Mapping[str, list[str]], name: str) -> str | None:
     """
     values = fields.get(name, [])
     if len(values) > 1:
-        raise FormInvalid(f"the field `{name}` is there more than once")
+        raise FormInvalid(f"the field `{name}` is there more than once", name)
     text = values[0].strip() if values else ""
     return text or None
 
@@ -69,5 +69,5 @@ def required(fields: Mapping[str, list[str]], name: str) -> str:
     """
     value = one(fields, name)
     if value is None:
-        raise FormInvalid(f"the field `{name}` is missing")
+        raise FormInvalid(f"the field `{name}` is missing", name)
     return value

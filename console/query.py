@@ -25,7 +25,7 @@ _JURISDICTION: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 
 class What(StrEnum):
-    """Which records: those of requests, or one of the other types."""
+    """Which records: those of requests, one of the other types, or all."""
 
     REQUESTS = "request"
     REFUSALS = "refusals"
@@ -37,6 +37,9 @@ class What(StrEnum):
     RELEASES = "release"
     DEVICES = "device"
     ERASURES = "erasure"
+    HOLDS = "hold"
+    PRUNES = "prune"
+    EVERYTHING = "all"
 
 
 WHAT_TITLES: Final = {
@@ -50,7 +53,25 @@ WHAT_TITLES: Final = {
     What.RELEASES: "Releases",
     What.DEVICES: "Devices",
     What.ERASURES: "Erasures",
+    What.HOLDS: "Legal holds",
+    What.PRUNES: "Pruning",
+    What.EVERYTHING: "All records",
 }
+
+
+# What a value of a field looks like, for whoever typed another; nothing typed is ever repeated.
+HINTS: Final = {
+    "principal": "Who asked: a name as records have it, such as dr.adams.",
+    "subject": "Subject's pseudonym: 64 hexadecimal digits. A person is found by the form beside this.",
+    "model": "Model: a name as records have it, such as sepsis.",
+    "jurisdiction": "Data of: a country or a state, such as DE or US-CA.",
+    "place": "Ran in: a country or a state, such as DE or US-CA.",
+    "placement": "Ran on: a node or a device, such as node:us-1.",
+    "log": "Log: its whole name, such as clinic/gateway-1.",
+    "since": "From: a day, such as 2026-11-28.",
+    "until": "To: a day, such as 2026-11-28.",
+}
+ANY_HINT: Final = "One of the filters holds none of the values that it offers."
 
 
 class Query(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -70,6 +91,7 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     jurisdiction: str | None = None
     place: str | None = None
     placement: str | None = None
+    log: str | None = None
     purpose: Purpose | None = None
     emergency: bool = False
 
@@ -78,9 +100,10 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
         since = since_of(self.period, now) if self.period else _midnight(self.since)
         until = None if self.period or self.until is None else _midnight(self.until + DAY)
         return Search(
-            type=self.what.value,
+            type=None if self.what is What.EVERYTHING else self.what.value,
             since=since,
             until=until,
+            origin=self.log,
             break_glass=True if self.emergency else None,
             **{name: _text(getattr(self, name)) for name in _COPIED},
         )
@@ -108,6 +131,7 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
         parts += [f"of {self.jurisdiction}"] if self.jurisdiction else []
         parts += [f"run in {self.place}"] if self.place else []
         parts += [f"on {self.placement}"] if self.placement else []
+        parts += [f"in the log {self.log}"] if self.log else []
         parts += [f"for {self.purpose.value}"] if self.purpose else []
         parts += [f"last {TITLES[self.period]}"] if self.period else []
         if not self.period:
@@ -136,6 +160,7 @@ _PATTERNS: Final = {
     "jurisdiction": _JURISDICTION,
     "place": _JURISDICTION,
     "placement": _IDENTIFIER,
+    "log": _IDENTIFIER,
 }
 
 
@@ -153,7 +178,7 @@ def read_query(fields: Mapping[str, list[str]]) -> Query:
         if name == "emergency":
             given[name] = text == "on"
         elif name in _PATTERNS and not _PATTERNS[name].fullmatch(text):
-            raise FormInvalid(f"the field `{name}` holds no value that it may have")
+            raise FormInvalid(f"the field `{name}` holds no value that it may have", name)
         else:
             given[name] = text
     try:
@@ -162,7 +187,25 @@ def read_query(fields: Mapping[str, list[str]]) -> Query:
         # msgspec's own message may quote the value; the field's name is ours.
         where = str(error).rpartition("`$.")[2].rstrip("`")
         name = where if where in Query.__struct_fields__ else "search"
-        raise FormInvalid(f"the field `{name}` holds no value that it may have") from error
+        raise FormInvalid(f"the field `{name}` holds no value that it may have", name) from error
+
+
+def read_filters(fields: Mapping[str, list[str]]) -> tuple[Query, tuple[str, ...]]:
+    """Return the query without what does not fit, and which fields that was in.
+
+    Raises:
+        FormInvalid: if what is wrong is in no field of a search.
+    """
+    left = dict(fields)
+    wrong: list[str] = []
+    while True:
+        try:
+            return read_query(left), tuple(wrong)
+        except FormInvalid as error:
+            if error.field is None or error.field not in left:
+                raise
+            wrong.append(error.field)
+            del left[error.field]
 
 
 def _midnight(day: date | None) -> datetime | None:

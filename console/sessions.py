@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, delete, or_
+from sqlalchemy import ColumnElement, delete, func, or_, select
 
 from console.accounts import Account
 from console.store import Store
@@ -102,6 +102,22 @@ class Sessions:
         """End the session of `token`."""
         async with self._store.session() as session:
             await session.execute(delete(SessionRow).where(_named(token)))
+
+    async def end_all(self, account: str) -> None:
+        """End every session of `account`, on whichever browser."""
+        async with self._store.session() as session:
+            await session.execute(delete(SessionRow).where(SessionRow.account == account))
+
+    async def count(self, account: str) -> int:
+        """Return how many sessions of `account` have not ended."""
+        now = self._now_ms()
+        held = select(func.count()).where(
+            SessionRow.account == account,
+            SessionRow.seen_ms > now - self._idle_ms,
+            SessionRow.created_ms > now - self._lifetime_ms,
+        )
+        async with self._store.session() as session:
+            return await session.scalar(held) or 0
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

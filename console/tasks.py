@@ -33,13 +33,14 @@ class State(StrEnum):
 
 
 class Task:
-    """One piece of work; `owner` alone is shown it."""
+    """One piece of work; `owner` alone is shown it, and `record` says that it was asked for."""
 
-    def __init__(self, owner: str, kind: str, title: str) -> None:
+    def __init__(self, owner: str, kind: str, title: str, record: str) -> None:
         self.id = secrets.token_hex(8)
         self.owner = owner
         self.kind = kind
         self.title = title
+        self.record = record
         self.asked = datetime.now(UTC)
         self.state = State.WAITING
         self.step = "waiting for its turn"

@@ -15,6 +15,7 @@ from audit.records import ConsoleAction, ConsoleProblem
 from console.assets import Assets
 from console.errors import FormInvalid
 from console.forms import one, read_form
+from console.pages.rows import path_to
 from console.parts import ConsoleParts
 from console.permission import NAVIGATION, Page
 from console.sessions import Session
@@ -68,6 +69,7 @@ class Web:
             "ago": ago,
             "short": short,
             "plural": plural,
+            "path_to": path_to,
         }
         self._environment.globals |= {
             "asset": assets.address,

@@ -21,8 +21,8 @@ TONES: Final = {
 
 
 def clock(time: datetime) -> str:
-    """Return a time in UTC, to the second."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    """Return a time in UTC, to the second, as people write it."""
+    return f"{time.astimezone(UTC):%-d %b %Y %H:%M:%S}"
 
 
 def ago(time: datetime, now: datetime) -> str:
@@ -45,9 +45,9 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
-def plural(value: int, noun: str) -> str:
-    """Return a number and its noun."""
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+def plural(value: int, noun: str, nouns: str = "") -> str:
+    """Return a number and its noun; `nouns` where it takes more than an s for several."""
+    return f"{value:,} {noun if value == 1 else nouns or f'{noun}s'}"
 
 
 def replica(origin: str) -> str:

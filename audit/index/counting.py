@@ -21,6 +21,7 @@ def count_rows(rows: Iterable[Mapping[str, Any]]) -> Counts:
     for row in rows:
         key = (
             hour_of(row["time_us"]),
+            row["origin"],
             row["type"],
             row["outcome"] or "",
             row["break_glass"],

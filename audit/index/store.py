@@ -63,6 +63,11 @@ class RecordIndex:
             ) from error
         return cls(url)
 
+    @property
+    def knows_values(self) -> bool:
+        """Whether the database knows how many rows have a value, or only how many values there are."""
+        return self._engine.dialect.name != "sqlite"
+
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()

@@ -60,6 +60,7 @@ records: Final = Table(
     PrimaryKeyConstraint("origin", "position"),
     # Every search is in order of time; those that narrow it most have an index of their own.
     Index("ix_records_time", "time_us", "origin", "position"),
+    Index("ix_records_origin", "origin", "time_us"),
     Index("ix_records_id", "id"),
     Index("ix_records_subject", "subject", "time_us"),
     Index("ix_records_principal", "principal", "time_us"),
@@ -74,6 +75,9 @@ records: Final = Table(
     Index("ix_records_purpose", "purpose", "time_us"),
     Index("ix_records_placement", "placement", "time_us"),
     Index("ix_records_problem", "problem", "time_us"),
+    Index("ix_records_place", "place", "time_us"),
+    # Data of one jurisdiction that ran in another is asked for most, and there is least of it.
+    Index("ix_records_jurisdiction_place", "jurisdiction", "place", "time_us"),
 )
 """One row for each record; `time_us` is microseconds since 1970, in UTC.
 
@@ -82,12 +86,22 @@ record that a review is about. `place` is the jurisdiction where a model ran on 
 where that is unknown. `stands_for` is how many requests the record is of.
 """
 
-TALLIED: Final = ("hour", "type", "outcome", "break_glass", "jurisdiction", "place", "model")
+TALLIED: Final = (
+    "hour",
+    "origin",
+    "type",
+    "outcome",
+    "break_glass",
+    "jurisdiction",
+    "place",
+    "model",
+)
 
 tallies: Final = Table(
     "tallies",
     metadata,
     Column("hour", BigInteger, nullable=False),
+    Column("origin", String(128), nullable=False),
     Column("type", String(16), nullable=False),
     Column("outcome", String(16), nullable=False),
     Column("break_glass", Boolean, nullable=False),

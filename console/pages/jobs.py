@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
-from audit.index import RecordIndex, Search, search
+from audit.index import Hit, RecordIndex, Search, search
 from audit.records import JobRecord, JobState
+from console.pages.rows import path_of
 from console.words import clock
 from policies import Numbers
 
@@ -19,7 +21,7 @@ TONES: Final = {JobState.DONE: "calm", JobState.REFUSED: "caution", JobState.FAI
 class JobRow(Struct, frozen=True, kw_only=True):
     """One job as it stands."""
 
-    id: str
+    path: str
     asked: str
     kind: str
     model: str
@@ -51,27 +53,28 @@ async def jobs_page(index: RecordIndex, numbers: Numbers | None, now: datetime) 
     """Return the jobs that the newest records are about."""
     page = await search(index, Search(type="job"), count=RECORDS_MOST)
     records = [hit.record for hit in page.hits if isinstance(hit.record, JobRecord)]
-    latest: dict[str, JobRecord] = {}
-    asked: dict[str, datetime] = {}
-    for record in records:
-        latest.setdefault(str(record.id), record)
-        asked[str(record.id)] = record.time
+    latest: dict[UUID, Hit] = {}
+    asked: dict[UUID, datetime] = {}
+    for hit in page.hits:
+        latest.setdefault(hit.record.id, hit)
+        asked[hit.record.id] = hit.record.time
     return JobsPage(
         jobs=tuple(
             JobRow(
-                id=id_,
+                path=path_of(hit.origin, hit.position),
                 asked=clock(asked[id_]),
                 kind=record.kind,
                 model=f"{record.model} v{record.model_version}",
                 who=record.principal or "",
                 state=record.state.value,
                 tone=TONES.get(record.state, "plain"),
-                cohort=f"{record.cohort} of at least {record.cohort_minimum}"
+                cohort=f"{record.cohort} (at least {record.cohort_minimum})"
                 if record.cohort
                 else f"at least {record.cohort_minimum}",
                 policies=", ".join(record.policies),
             )
-            for id_, record in list(latest.items())[:JOBS_SHOWN]
+            for id_, hit in list(latest.items())[:JOBS_SHOWN]
+            if isinstance(record := hit.record, JobRecord)
         ),
         budget=_budget(records, numbers, now),
         rule=_rule(numbers),

@@ -8,13 +8,14 @@ from msgspec import Struct
 
 from audit.index import Hit, RecordIndex, Search, search, tally
 from audit.records import Action, RequestRecord
-from console.draw import Line, line
+from console.draw import Columns, columns
 from console.pages.rows import path_of
-from console.period import Period, buckets
+from console.period import Period, buckets, ticks
 from console.words import clock, outcome_of, tone_of
 from coordinator import Release
 
 ROLLOUTS_SHOWN: Final = 30
+CHART_HEIGHT: Final = 64
 
 
 class Version(Struct, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ class Model(Struct, frozen=True, kw_only=True):
     name: str
     versions: tuple[Version, ...]
     requests: int
-    trend: Line
+    chart: Columns
 
 
 class Rollout(Struct, frozen=True, kw_only=True):
@@ -74,13 +75,19 @@ async def models_page(index: RecordIndex, releases: Sequence[Release], now: date
             used.setdefault(name, [0] * len(own.labels))[place] += one.count
     names = sorted({*used, *(release.model for release in releases)})
     empty = [0] * len(own.labels)
+    axis = ticks(Period.MONTH, own)
     return ModelsPage(
         models=tuple(
             Model(
                 name=name,
                 versions=tuple(_version(one) for one in releases[::-1] if one.model == name),
                 requests=sum(used.get(name, empty)),
-                trend=line(used.get(name, empty)),
+                chart=columns(
+                    own.labels,
+                    [("requests", "plain", used.get(name, empty))],
+                    axis,
+                    height=CHART_HEIGHT,
+                ),
             )
             for name in names
         ),

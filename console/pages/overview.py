@@ -12,12 +12,13 @@ from audit.reports.sent import stayed
 from audit.reviews import open_reviews
 from console.draw import Columns, Line, columns, line, share
 from console.pages.logs import LogState
-from console.period import TITLES, Buckets, Period, buckets
-from console.words import ago, number
+from console.period import TITLES, Buckets, Period, buckets, each, ticks
+from console.words import ago, number, plural
 
 REQUESTS: Final = ("request", "refusals")
 WAITING_MOST: Final = 500
 MODELS_SHOWN: Final = 6
+PERCENT_MOST: Final = 500
 # What is drawn, from the bottom up: its name, its colour, and the outcomes that it is of.
 SERIES: Final = (
     ("served", "calm", ("served",)),
@@ -56,10 +57,18 @@ class ModelUse(Struct, frozen=True, kw_only=True):
     trend: Line
 
 
+class LogUse(Struct, frozen=True):
+    """A log and how much was written to it."""
+
+    state: LogState
+    trend: Line
+
+
 class Overview(Struct, frozen=True, kw_only=True):
-    """What the page shows."""
+    """What the page shows; each column of the chart stands for `each`."""
 
     period: Period
+    each: str
     periods: tuple[tuple[Period, str], ...]
     figures: tuple[Figure, ...]
     chart: Columns | None
@@ -67,7 +76,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     flows: tuple[Flow, ...]
     models: tuple[ModelUse, ...]
-    logs: tuple[LogState, ...]
+    logs: tuple[LogUse, ...]
 
 
 async def overview(
@@ -83,8 +92,9 @@ async def overview(
         index, "hour", "outcome", since_hour=own.before, until_hour=own.end_hour, types=REQUESTS
     )
     flows = await tally(
-        index, "jurisdiction", "place", since_hour=own.first_hour, until_hour=own.end_hour
+        index, "hour", "jurisdiction", "place", since_hour=own.first_hour, until_hour=own.end_hour
     )
+    written = await tally(index, "origin", "hour", since_hour=own.first_hour, until_hour=own.end_hour)
     models = await tally(
         index, "model", "hour", since_hour=own.first_hour, until_hour=own.end_hour, types=REQUESTS
     )
@@ -96,13 +106,14 @@ async def overview(
     ran = _flows(flows)
     return Overview(
         period=period,
+        each=each(own),
         periods=tuple(TITLES.items()),
         figures=(
             *_figures(counted, own, by_series, period),
-            _residency(ran, period),
+            _residency(flows, own, period),
             _emergencies(emergencies, own, waiting, now),
         ),
-        chart=_chart(own, by_series),
+        chart=_chart(own, by_series, period),
         legend=tuple((name, tone, number(sum(by_series[name]))) for name, tone, _ in SERIES),
         rows=tuple(
             (label, tuple(number(by_series[name][n]) for name, _, _ in SERIES))
@@ -110,7 +121,7 @@ async def overview(
         ),
         flows=ran,
         models=_models(models, own),
-        logs=tuple(logs),
+        logs=tuple(LogUse(log, line(_of(log.origin, written, own))) for log in logs),
     )
 
 
@@ -120,6 +131,16 @@ def _spread(counted: Sequence[Tally], own: Buckets, outcomes: Sequence[str]) -> 
         hour, outcome = one.values
         place = own.place(hour)
         if place is not None and outcome in outcomes:
+            values[place] += one.count
+    return values
+
+
+def _of(first: str, counted: Sequence[Tally], own: Buckets) -> list[int]:
+    """Return the counts of (`first`, hour) by bucket."""
+    values = [0] * len(own.labels)
+    for one in counted:
+        place = own.place(one.values[1])
+        if one.values[0] == first and place is not None:
             values[place] += one.count
     return values
 
@@ -144,7 +165,7 @@ def _figures(
             title="Refused",
             value=number(refused),
             note=f"{share(refused, asked):.1f} % of requests",
-            tone="caution",
+            tone="caution" if refused else "plain",
             trend=line(by_series["refused"]),
             path=f"{search}&outcome=refused",
         ),
@@ -152,7 +173,7 @@ def _figures(
             title="Failed or left",
             value=number(failed),
             note=f"{share(failed, asked):.1f} % of requests",
-            tone="alert",
+            tone="alert" if failed else "plain",
             trend=line(by_series["failed or left"]),
             path=f"{search}&outcome=failed",
         ),
@@ -160,22 +181,31 @@ def _figures(
 
 
 def _change(now: int, before: int) -> str:
-    if not before:
-        return "none in the period before"
-    percent = 100 * (now - before) / before
-    word = "more" if percent >= 0 else "fewer"
-    return f"{abs(percent):.0f} % {word} than the period before"
+    percent = share(now - before, before)
+    # Of few, or of many times as many, a percentage says nothing.
+    if not before or percent > PERCENT_MOST:
+        return f"{number(before) if before else 'none'} in the period before"
+    if abs(percent) < 0.5:
+        return "as in the period before"
+    return f"{abs(percent):.0f} % {'more' if percent > 0 else 'fewer'} than in the period before"
 
 
-def _residency(flows: Sequence[Flow], period: Period) -> Figure:
-    whole = sum(flow.count for flow in flows)
-    home = sum(flow.count for flow in flows if flow.stayed)
+def _residency(counted: Sequence[Tally], own: Buckets, period: Period) -> Figure:
+    whole, abroad = 0, [0] * len(own.labels)
+    for one in counted:
+        hour, home, ran_in = one.values
+        place = own.place(hour)
+        if ran_in and place is not None:
+            whole += one.count
+            abroad[place] += 0 if stayed(home or "?", ran_in) else one.count
+    away = sum(abroad)
     return Figure(
         title="Ran in its own country",
-        value=f"{share(home, whole):.1f} %" if whole else "none ran",
-        note=f"{number(whole - home)} of {number(whole)} runs elsewhere",
+        # Rounded to all of it, a single run abroad would not be seen.
+        value=f"{min(share(whole - away, whole), 99.9 if away else 100):.1f} %" if whole else "\u2013",
+        note=f"{number(away)} of {plural(whole, 'run')} elsewhere" if whole else "nothing ran",
         tone="plain",
-        trend=None,
+        trend=line(abroad),
         path=f"/search?period={period.value}&outcome=served",
     )
 
@@ -199,16 +229,17 @@ def _emergencies(
     )
 
 
-def _chart(own: Buckets, by_series: Mapping[str, list[int]]) -> Columns | None:
+def _chart(own: Buckets, by_series: Mapping[str, list[int]], period: Period) -> Columns | None:
     if not any(map(sum, by_series.values())):
         return None
-    return columns(own.labels, [(name, tone, by_series[name]) for name, tone, _ in SERIES])
+    series = [(name, tone, by_series[name]) for name, tone, _ in SERIES]
+    return columns(own.labels, series, ticks(period, own))
 
 
 def _flows(counted: Sequence[Tally]) -> tuple[Flow, ...]:
     ran: Counter[tuple[str, str]] = Counter()
     for one in counted:
-        home, place = one.values
+        _, home, place = one.values
         if place:
             ran[home or "?", place] += one.count
     most = max(ran.values(), default=0)

@@ -10,12 +10,14 @@ from audit import VerificationError, WitnessKey
 from audit.cosignature import cosignatures_of
 from audit.index import Hit
 from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
+from audit.minimum import MinimumIndex, read_minimum
 from audit.published import FileNodes, read_bundle
 from audit.records import AnyRecord, RequestRecord
 from audit.reports import LogSource
 from audit.tiles import WIDTH
 from audit.verify import read_checkpoint, read_cosigned
-from console.pages.rows import Row, row_of
+from console.pages.rows import Row, path_to, row_of
+from console.words import clock, replica
 from coordinator.policy.recorded import NotReplayable, recorded
 from policies import Bundle, PolicyError, why
 from policies.proofs import explain_request
@@ -119,6 +121,46 @@ def record_page(
     )
 
 
+class PrunedPage(Struct, frozen=True, kw_only=True):
+    """What is left of a record that was pruned, and the decision that it should go."""
+
+    name: str
+    reference: str
+    minimum: int
+    newest: str
+    decision: str
+    decision_path: str
+    proof: Proof
+
+
+def pruned_page(origin: str, position: int, source: LogSource | None) -> PrunedPage | None:
+    """Return the page of a record that its log let go of; None if it did not. Blocking.
+
+    Its hash stays, so that it can still be proved where it stood.
+    """
+    if source is None:
+        return None
+    try:
+        minimum = read_minimum(source.folder, source.verifier)
+    except VerificationError:
+        return None
+    if position >= minimum.index:
+        return None
+    return PrunedPage(
+        name=f"{replica(origin)}#{position}",
+        reference=f"{origin}#{position}",
+        minimum=minimum.index,
+        newest=_newest(minimum),
+        decision=minimum.decision,
+        decision_path=path_to(minimum.decision),
+        proof=_prove(position, None, source, ()),
+    )
+
+
+def _newest(minimum: MinimumIndex) -> str:
+    return clock(minimum.newest) if minimum.newest else ""
+
+
 def _groups(record: AnyRecord) -> tuple[tuple[str, tuple[Field, ...]], ...]:
     said = {
         name: value
@@ -189,21 +231,31 @@ def _proof(
 ) -> Proof:
     if source is None:
         return Proof(problem="The log is not on this machine; it cannot be verified here.")
+    return _prove(hit.position, indexed, source, witnesses)
+
+
+def _prove(
+    position: int, indexed: bytes | None, source: LogSource, witnesses: tuple[WitnessKey, ...]
+) -> Proof:
+    """Prove where a record stands; one that is gone has no `indexed` bytes, but its hash is there."""
     try:
         checkpoint = read_cosigned(source.folder, source.verifier)
-        if hit.position >= checkpoint.size:
+        if position >= checkpoint.size:
             checkpoint = read_checkpoint(source.folder, source.verifier)
-        bundle, offset = divmod(hit.position, WIDTH)
-        width = min(WIDTH, checkpoint.size - bundle * WIDTH)
-        if hit.position >= checkpoint.size:
+        if position >= checkpoint.size:
             return Proof(problem="The log has not published this record yet.")
-        leaf = list(read_bundle(source.folder, bundle, width))[offset]
-        if leaf != indexed:
-            return Proof(problem="The search index says something else than the log.")
         nodes = FileNodes(source.folder, checkpoint.size)
-        path = inclusion_proof(hit.position, checkpoint.size, nodes.node)
-        hash_ = leaf_hash(leaf)
-        verify_inclusion(hash_, hit.position, checkpoint.size, path, checkpoint.root)
+        if indexed is None:
+            hash_ = nodes.node(0, position)
+        else:
+            bundle, offset = divmod(position, WIDTH)
+            width = min(WIDTH, checkpoint.size - bundle * WIDTH)
+            leaf = list(read_bundle(source.folder, bundle, width))[offset]
+            if leaf != indexed:
+                return Proof(problem="The search index says something else than the log.")
+            hash_ = leaf_hash(leaf)
+        path = inclusion_proof(position, checkpoint.size, nodes.node)
+        verify_inclusion(hash_, position, checkpoint.size, path, checkpoint.root)
         cosigned = cosignatures_of(checkpoint.note, witnesses)
     except VerificationError as error:
         return Proof(problem=str(error))

@@ -1,13 +1,20 @@
 """Reports that somebody asked for, and how far they are."""
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from msgspec import Struct
 
+from audit.records import Outcome
+from audit.reports import KINDS
 from audit.reports.package import EVENTS
 from console.words import clock, plural
 from coordinator.reports.desk import Ordered
 from coordinator.reports.shelf import State
 
-TONES = {State.DONE: "calm", State.FAILED: "alert"}
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+TONES: Final = {State.DONE: "calm", State.FAILED: "alert"}
 
 
 class OrderRow(Struct, frozen=True, kw_only=True):
@@ -24,6 +31,26 @@ class OrderRow(Struct, frozen=True, kw_only=True):
     forms: tuple[tuple[str, str], ...]
     found: str
     record: str
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """What stays in the form when something else in it was wrong: only values that it offers."""
+
+    kind: str = next(iter(KINDS))
+    since: str = ""
+    until: str = ""
+    outcome: str = ""
+
+
+def kept_of(fields: Mapping[str, Sequence[str]]) -> Kept:
+    """Return what fits of a form that does not; whom it is about is typed again."""
+    given = {name: (fields.get(name) or [""])[0] for name in Kept.__struct_fields__}
+    return Kept(
+        kind=given["kind"] if given["kind"] in KINDS else Kept().kind,
+        since=given["since"] if _DAY.fullmatch(given["since"]) else "",
+        until=given["until"] if _DAY.fullmatch(given["until"]) else "",
+        outcome=given["outcome"] if given["outcome"] in tuple(Outcome) else "",
+    )
 
 
 def order_row(ordered: Ordered) -> OrderRow:

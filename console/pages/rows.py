@@ -1,7 +1,6 @@
 """Records as rows of a table, the same wherever they are listed."""
 
 from collections.abc import Iterable
-from datetime import datetime
 
 from msgspec import Struct
 
@@ -17,6 +16,7 @@ class Row(Struct, frozen=True, kw_only=True):
     name: str
     reference: str
     time: str
+    iso: str
     event: str
     details: str
     who: str
@@ -46,6 +46,7 @@ def row_of(hit: Hit) -> Row:
         name=f"{replica(hit.origin)}#{hit.position}",
         reference=f"{hit.origin}#{hit.position}",
         time=clock(record.time),
+        iso=f"{record.time:%Y-%m-%dT%H:%M:%SZ}",
         event=event_of(record),
         details=details_of(record),
         who=getattr(record, "principal", None) or ("" if own else "not identified"),
@@ -67,11 +68,11 @@ def rows_of(hits: Iterable[Hit]) -> tuple[Row, ...]:
     return tuple(map(row_of, hits))
 
 
-def path_of(origin: str, position: int) -> str:
+def path_of(origin: str, position: int | str) -> str:
     """Return where a record is shown."""
     return f"/records/{origin}/{position}"
 
 
-def day_of(time: datetime) -> str:
-    """Return a day for a heading."""
-    return f"{time:%A, %-d %B %Y}"
+def path_to(reference: str) -> str:
+    """Return where the record that is called `<origin>#<position>` is shown."""
+    return path_of(*reference.rsplit("#", 1))

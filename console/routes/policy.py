@@ -92,9 +92,8 @@ class _Policies:
         title: str,
         work: Any,  # noqa: ANN401 each question's own answer
     ) -> Response:
-        task = Task(visit.name, QUESTION, title)
         record = step_record(step, bundle=bundle.digest(), version=bundle.version, principal=visit.name)
-        await self._parts.recorder.append(record)
+        task = Task(visit.name, QUESTION, title, await self._parts.recorder.append(record))
         self._parts.tasks.submit(task, work)
         return RedirectResponse(f"/policy/questions/{task.id}", 303)
 

@@ -11,14 +11,15 @@ from starlette.routing import Route
 
 from audit.index import Hit, Search, search
 from audit.records import ConsoleAction, decode
+from audit.reports import LogSource
 from console.bundles import BundleShelf
 from console.errors import FormInvalid
 from console.forms import one, parse_fields, required
-from console.pages.record import record_page
+from console.pages.record import pruned_page, record_page
 from console.pages.search import CHOICES, Found, SavedView, found
 from console.pages.subject import subject
 from console.permission import Page
-from console.query import Query, read_query
+from console.query import ANY_HINT, HINTS, Query, read_filters, read_query
 from console.views import Views
 from console.web import Form, Visit, Web
 from policies import ApiAction
@@ -59,26 +60,33 @@ class _Records:
 
     async def show_search(self, visit: Visit) -> Response:
         fields = parse_fields(visit.request.url.query.encode())
-        query, after = read_query(fields), one(fields, "after")
+        query, wrong = read_filters(fields)
+        if wrong:
+            return await self._filters(visit, Found(query=query, rows=(), more=""), wrong)
+        after = one(fields, "after")
         page = await found(self._parts.index, query, after, datetime.now(UTC))
         await self._parts.recorder.did(
             visit.session.account, ConsoleAction.SEARCH, subject=query.subject, shown=page.shown
         )
-        template = "search.html"
+        if visit.partial and after:
+            return self._web.render("rows_more.html", visit, page=page)
+        response = await self._filters(visit, page)
         if visit.partial:
-            template = "rows_more.html" if after else "search_results.html"
-        response = self._web.render(
-            template,
-            visit,
-            here=Page.SEARCH,
-            page=page,
-            choices=CHOICES,
-            saved=await self._saved(visit, page),
-        )
-        if visit.partial and not after:
             # The address that the same search has without scripts: no empty fields.
             response.headers["HX-Push-Url"] = query.address()
         return response
+
+    async def _filters(self, visit: Visit, page: Found, wrong: tuple[str, ...] = ()) -> Response:
+        return self._web.render(
+            "search_results.html" if visit.partial else "search.html",
+            visit,
+            here=Page.SEARCH,
+            status=400 if wrong else 200,
+            page=page,
+            choices=CHOICES,
+            saved=await self._saved(visit, page),
+            wrong={name: HINTS.get(name, ANY_HINT) for name in wrong},
+        )
 
     async def _saved(self, visit: Visit, page: Found) -> list[SavedView]:
         return [
@@ -99,10 +107,11 @@ class _Records:
 
     async def _check_known(self, query: Query) -> None:
         # What is typed into these fields is kept only if the log has it: it is nobody's name then.
-        for name in ("principal", "model", "placement", "subject"):
+        for name in ("principal", "model", "placement", "subject", "log"):
             value = getattr(query, name)
             if value is not None:
-                page = await search(self._parts.index, Search(**{name: value}), count=1)
+                wanted = Search(**{"origin" if name == "log" else name: value})
+                page = await search(self._parts.index, wanted, count=1)
                 if not page.hits:
                     raise FormInvalid(f"no record has what the field `{name}` holds; it is not kept")
 
@@ -134,13 +143,11 @@ class _Records:
     async def show_record(self, visit: Visit) -> Response:
         place = _place(visit.request.path_params)
         rows = await self._parts.index.leaves(*place, 1) if place else []
+        named = {source.verifier.name: source for source in self._parts.published_sources()}
         if place is None or not rows or rows[0]["position"] != place[1]:
-            return self._web.problem(
-                404, "No such record", "No record of this name is in the index yet.", visit
-            )
+            return await self._not_there(visit, place, named)
         leaf = bytes(rows[0]["leaf"])
         hit = Hit(origin=place[0], position=place[1], record=decode(leaf))
-        named = {source.verifier.name: source for source in self._parts.published_sources()}
         page = await asyncio.to_thread(
             record_page, hit, leaf, named.get(place[0]), self._shelf.find, self._parts.witnesses
         )
@@ -151,6 +158,21 @@ class _Records:
             shown=(page.row.reference,),
         )
         return self._web.render("record.html", visit, here=Page.SEARCH, page=page)
+
+    async def _not_there(
+        self, visit: Visit, place: tuple[str, int] | None, named: Mapping[str, LogSource]
+    ) -> Response:
+        page = None
+        if place is not None:
+            page = await asyncio.to_thread(pruned_page, *place, named.get(place[0]))
+        if page is None:
+            return self._web.problem(
+                404, "No such record", "No record of this name is in the index yet.", visit
+            )
+        await self._parts.recorder.did(
+            visit.session.account, ConsoleAction.VIEW_RECORD, shown=(page.reference,)
+        )
+        return self._web.render("pruned.html", visit, here=Page.SEARCH, status=410, page=page)
 
 
 def _place(parameters: Mapping[str, str]) -> tuple[str, int] | None:

@@ -14,7 +14,7 @@ from audit.reports.making import ReportOrder
 from audit.reports.package import EVENTS, JSON, PDF, RECORDS
 from console.errors import FormInvalid
 from console.forms import one, required
-from console.pages.reports import order_row
+from console.pages.reports import Kept, kept_of, order_row
 from console.permission import Page
 from console.web import Form, Visit, Web
 from coordinator.reports.desk import Ordered
@@ -54,11 +54,19 @@ class _Reports:
         ]
 
     async def show(self, visit: Visit) -> Response:
+        return self._page(visit)
+
+    def _page(
+        self, visit: Visit, *, status: int = 200, problem: str = "", kept: Kept | None = None
+    ) -> Response:
         own = [order_row(one) for one in self._own(visit)]
         return self._web.render(
             "reports_made.html" if visit.partial else "reports.html",
             visit,
             here=Page.REPORTS,
+            status=status,
+            problem=problem,
+            kept=kept or Kept(),
             kinds=list(KINDS.values()),
             outcomes=tuple(Outcome),
             own=own,
@@ -66,7 +74,12 @@ class _Reports:
         )
 
     async def order(self, visit: Visit, fields: Form) -> Response:
-        order = self._read(visit, fields)
+        try:
+            order = self._read(visit, fields)
+        except FormInvalid as error:
+            said = str(error)
+            problem = f"{said[:1].upper()}{said[1:]}."
+            return self._page(visit, status=400, problem=problem, kept=kept_of(fields))
         self._parts.reports.refuse_if_full()
         await self._record(visit, ReportStep.ORDERED, order.kind.name)
         await self._parts.reports.order(order)

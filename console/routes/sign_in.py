@@ -41,6 +41,9 @@ class _Door:
             Route(SIGN_IN, self.ask, methods=["GET"]),
             Route(SIGN_IN, self.sign_in, methods=["POST"]),
             Route("/sign-out", self._web.form(None, self.sign_out), methods=["POST"]),
+            Route(
+                "/sign-out/everywhere", self._web.form(None, self.sign_out_everywhere), methods=["POST"]
+            ),
             Route("/account", self._web.page(None, self.show_account), methods=["GET"]),
             Route("/account", self._web.form(None, self.change_password), methods=["POST"]),
         ]
@@ -115,6 +118,17 @@ class _Door:
     async def sign_out(self, visit: Visit, _: Form) -> Response:
         await self._parts.recorder.did(visit.session.account, ConsoleAction.SIGN_OUT)
         await self._parts.sessions.end(visit.request.cookies[self._web.cookie])
+        return self._outside()
+
+    async def sign_out_everywhere(self, visit: Visit, _: Form) -> Response:
+        account = visit.session.account
+        # Recorded once for each browser: all of them are signed out.
+        for _session in range(await self._parts.sessions.count(account.name)):
+            await self._parts.recorder.did(account, ConsoleAction.SIGN_OUT)
+        await self._parts.sessions.end_all(account.name)
+        return self._outside()
+
+    def _outside(self) -> Response:
         response = RedirectResponse(SIGN_IN, 303)
         response.delete_cookie(
             self._web.cookie, path="/", secure=self._parts.secure, httponly=True, samesite="strict"
@@ -123,32 +137,45 @@ class _Door:
         return response
 
     async def show_account(self, visit: Visit) -> Response:
-        return self._web.render("account.html", visit, error=None, least=PASSWORD_LEAST)
+        return await self._account(visit)
+
+    async def _account(
+        self, visit: Visit, *, status: int = 200, wrong: str | None = None, error: str | None = None
+    ) -> Response:
+        """Return the page; `wrong` is the field that the `error` is about."""
+        return self._web.render(
+            "account.html",
+            visit,
+            status=status,
+            wrong=wrong,
+            error=error,
+            least=PASSWORD_LEAST,
+            sessions=await self._parts.sessions.count(visit.name),
+        )
 
     async def change_password(self, visit: Visit, fields: Form) -> Response:
         account = visit.session.account
-        error = await self._try_change(account, _address(visit.request), fields)
-        if error is not None:
-            return self._web.render(
-                "account.html", visit, status=400, error=error, least=PASSWORD_LEAST
-            )
+        refused = await self._try_change(account, _address(visit.request), fields)
+        if refused is not None:
+            return await self._account(visit, status=400, wrong=refused[0], error=refused[1])
         # Every session of the account ended; this browser goes on in another.
         response = RedirectResponse("/account?changed=1", 303)
         self._set_cookie(response, await self._parts.sessions.begin(account.name))
         return response
 
-    async def _try_change(self, account: Account, address: str, fields: Form) -> str | None:
+    async def _try_change(self, account: Account, address: str, fields: Form) -> tuple[str, str] | None:
+        """Change the password; return the field that is wrong, and why, if it cannot be."""
         old, new, again = ((fields.get(name) or [""])[0] for name in ("old", "new", "again"))
         if new != again:
-            return "The two copies of the password you want differ."
+            return "again", "The two copies of the new password differ."
         try:
             check_password(account.name, new)
         except AccountError as error:
-            return f"{str(error)[0].upper()}{str(error)[1:]}."
+            return "new", f"{str(error)[0].upper()}{str(error)[1:]}."
         if await self._parts.lockout.attempt(account.name, address) is not None:
-            return "Too many wrong passwords; wait a while."
+            return "old", "Too many wrong passwords; wait a while."
         if await self._parts.accounts.recognise(account.name, old) is None:
-            return "The password you have is another one."
+            return "old", "Your present password is another one."
         await self._parts.lockout.succeed(account.name, address)
         await self._parts.recorder.append(
             ConsoleRecord(

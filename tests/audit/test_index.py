@@ -11,7 +11,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, update
@@ -339,3 +341,28 @@ async def test_two_who_index_at_once_both_get_there(tmp_path, site):
     await check(opened[0], sources)
     for one in opened:
         await one.close()
+
+
+async def test_counts_are_those_of_each_log(index, site):
+    sources, everything = site
+    await rebuild(index, sources)
+    assert {one.values[0]: one.count for one in await tally(index, "origin")} == {
+        origin: sum(own == origin for own, _, _ in everything)
+        for origin in ("clinic/gateway-1", "clinic/gateway-2")
+    }
+
+
+async def test_an_index_of_an_earlier_bedside_counts_what_it_holds_anew(index, site):
+    """The migration counts in SQL; what it finds is what the index's own writer would have."""
+    from audit.index.store import MIGRATIONS
+
+    sources, _ = site
+    await rebuild(index, sources)
+    url = index._engine.url
+    for step in ("downgrade", "upgrade"):
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["url"] = url
+        to = "0002" if step == "downgrade" else "head"
+        await asyncio.to_thread(getattr(command, step), config, to)
+    await check(index, sources)

@@ -109,8 +109,25 @@ def test_a_report_about_one_person_is_made_of_their_identifier_and_holds_none(co
 def test_an_order_that_does_not_fit_makes_nothing(officer, fields):
     answer = officer.post("/reports", **fields)
     assert answer.status_code == 400
+    assert "Not made." in answer.text
     assert "Jane" not in answer.text
     assert "mrn-0001" not in answer.text
+
+
+def test_what_fits_stays_in_the_form_of_an_order_that_does_not(officer):
+    answer = officer.post(
+        "/reports",
+        kind="integrity",
+        since="2026-11-01",
+        until="soon",
+        outcome="refused",
+        identifier="x",
+    )
+    assert answer.status_code == 400
+    assert 'value="2026-11-01"' in answer.text
+    assert '<option value="refused" selected>' in answer.text
+    assert re.search(r'value="integrity" required checked', answer.text)
+    assert "soon" not in answer.text
 
 
 def test_an_emergency_is_signed_off_once_and_waits_no_more(console, officer):
@@ -190,7 +207,7 @@ def test_models_and_jobs_are_shown_from_the_log(officer):
     assert "sepsis" in models
     assert "retina" in models
     jobs = officer.read("/jobs")
-    assert "24 of at least 10" in jobs
+    assert "24 (at least 10)" in jobs
     assert "failed" in jobs
 
 

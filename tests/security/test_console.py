@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from support.officers import OFFICER, PASSWORD, ConsoleProcess, fill, hospital
+from support.officers import OFFICER, OPERATOR, PASSWORD, ConsoleProcess, fill, hospital
 from support.raw import exchange
 
 from audit.records import Action, ConsoleAction, ConsoleProblem, Outcome, RequestRecord
@@ -29,7 +29,7 @@ def officer(console):
     return console.officer()
 
 
-FORMS = ("/sign-out", "/account", "/search/person", "/views", "/views/remove")
+FORMS = ("/sign-out", "/sign-out/everywhere", "/account", "/search/person", "/views", "/views/remove")
 
 
 @pytest.mark.parametrize("path", FORMS)
@@ -95,6 +95,20 @@ def test_a_session_is_dead_after_signing_out(console, officer):
     stale.http.cookies.set("bedside-console", cookie, domain="127.0.0.1")
     assert stale.get("/").status_code == 303
     assert console.recorded(lambda r: r.action is ConsoleAction.SIGN_OUT).principal == OFFICER
+
+
+def test_signing_out_everywhere_ends_every_session_of_the_account_and_no_other(console, officer):
+    browsers = [console.officer() for _ in range(2)]
+    operator = console.officer(OPERATOR)
+    before = len([r for r in console.records() if getattr(r, "action", None) is ConsoleAction.SIGN_OUT])
+    assert officer.post("/sign-out/everywhere").headers["location"] == "/sign-in"
+    for visitor in (officer, *browsers):
+        assert visitor.get("/search").headers["location"] == "/sign-in?next=/search"
+    assert operator.get("/models").status_code == 200
+    # The log has it once for each browser; other tests of this console may have left some signed in.
+    console.recorded(lambda r: r.action is ConsoleAction.SIGN_OUT and r.principal == OFFICER)
+    after = [r for r in console.records() if getattr(r, "action", None) is ConsoleAction.SIGN_OUT]
+    assert len(after) - before >= 3
 
 
 def test_the_cookie_is_for_http_and_this_site_only(console):
