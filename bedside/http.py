@@ -13,6 +13,7 @@ import uvicorn
 
 from bedside.accept import Acceptor
 from bedside.held import HeldConnections
+from bedside.http_deadline import UNREAD_TIMEOUT_S
 from bedside.http_known import KnownHeadProtocol
 from bedside.http_protocol import Threshold
 
@@ -59,6 +60,7 @@ async def serve_http(
     draining: Callable[[], Awaitable[None]] | None = None,
     threshold: Threshold | None = None,
     held: HeldConnections | None = None,
+    unread_timeout_s: float = UNREAD_TIMEOUT_S,
     tls: tuple[Path, Path] | None = None,
 ) -> None:
     """Serve `app` on a listening socket until `stop` is set, then finish what is under way.
@@ -67,11 +69,12 @@ async def serve_http(
 
     `ready` is called once requests are accepted; `draining` is awaited first when stopping, to end
     what would never end by itself. `threshold` refuses requests by their head, and `held` is where the
-    connections of those wait that go on asking. `tls` is a certificate chain and its key, PEM files.
+    connections of those wait that go on asking. Who does not read its answer for `unread_timeout_s` is
+    cut off. `tls` is a certificate chain and its key, PEM files.
     """
-    protocol: Any = KnownHeadProtocol
-    if threshold is not None:
-        protocol = partial(KnownHeadProtocol, threshold=threshold, held=held)
+    protocol: Any = partial(
+        KnownHeadProtocol, threshold=threshold, held=held, unread_timeout_s=unread_timeout_s
+    )
     server = _Server(
         uvicorn.Config(
             app,

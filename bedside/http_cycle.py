@@ -37,6 +37,7 @@ class Cycle(RequestResponseCycle):
     body: Any = b""
     head: Any = None
     taken = False
+    ended = False
 
     def __init__(
         self,
@@ -59,8 +60,12 @@ class Cycle(RequestResponseCycle):
 
     async def receive(self) -> Any:  # noqa: ANN401 uvicorn's own type is a union of dicts
         """Return the next ASGI message of the request."""
+        if self.taken and self.ended:
+            return {"type": "http.disconnect"}
         if self.taken or self.more_body or self.waiting_for_100_continue or self.disconnected:
-            return await super().receive()
+            message = await super().receive()
+            self.taken = not message.get("more_body", False)
+            return message
         # All of the body came with the head, as small ones do.
         self.taken = True
         self.message_event.clear()
@@ -88,6 +93,11 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if not self.disconnected:
             self._write(head["status"], head["headers"], message.get("body", b""))
+
+    def caller_ended(self) -> None:
+        """Take note that the caller sends nothing more: this is the connection's last request."""
+        self.ended, self.keep_alive = True, False
+        self.message_event.set()
 
     async def run_asgi(self, app: Any) -> None:  # noqa: ANN401 uvicorn's own type
         """Have `app` answer; of an error that it raises only the type and the place are logged.

@@ -8,6 +8,10 @@ uvicorn limits neither how large a request's head is nor how long a caller may t
 head has at most 64 KiB and 128 fields and 10 s to arrive, a body 20 s and another second for each
 16 KiB of it. What two parsers could read differently is refused: a request without exactly one Host
 (RFC 9112 section 3.2), and any transfer coding but `chunked` (section 6.1).
+
+A caller that has asked and closes its side of the connection is answered all the same. Whoever listens
+for callers that hang up, as streams do, takes it for that: a closed side looks the same until something
+is written.
 """
 
 import asyncio
@@ -85,11 +89,14 @@ class WholeResponseProtocol(DeadlineProtocol):
         *args: Any,  # noqa: ANN401 uvicorn's own
         threshold: Threshold | None = None,
         held: HeldConnections | None = None,
+        unread_timeout_s: float | None = None,
         **named: Any,  # noqa: ANN401 uvicorn's own
     ) -> None:
         super().__init__(*args, **named)
         self.threshold = threshold
         self.held = held
+        if unread_timeout_s is not None:
+            self.unread_timeout_s = unread_timeout_s
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 uvicorn's own type
         """Begin a connection; a caller that says nothing is not waited for long."""
@@ -225,6 +232,9 @@ class WholeResponseProtocol(DeadlineProtocol):
         """Begin the next pipelined request, or wait for one as long as connections are kept open."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            # It is closed once its last answer was read.
+            if self.transport.get_write_buffer_size():
+                self._watch_reader()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -268,9 +278,19 @@ class WholeResponseProtocol(DeadlineProtocol):
             self.flow.resume_reading()
             self._expect(self.timeout_keep_alive)
 
+    # asyncio's own type; uvicorn's is narrower.
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Close the connection, or answer first what the caller has asked in full."""
+        cycle: Any = self.cycle
+        if self.gone or cycle is None or cycle.response_complete or cycle.more_body:
+            return None
+        cycle.caller_ended()
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._disarm()
+        self._forget_reader()
         super().connection_lost(exc)
         self.gone = True
         self._wake()

@@ -105,6 +105,7 @@ async def serve_gateway(
                 draining=gateway.hub.close,
                 threshold=gateway.threshold,
                 held=HeldConnections(gateway.threshold, gateway.settings.admission.refusals_per_s),
+                unread_timeout_s=gateway.settings.unread_timeout_s,
             )
         finally:
             if stopping is not None:

@@ -61,7 +61,8 @@ class NodeEntry(BaseModel):
 class GatewaySettings(BaseModel):
     """Settings of one gateway replica; sizes in bytes, times in seconds.
 
-    Without `grpc_port` there is no gRPC; 0 takes a free one.
+    Without `grpc_port` there is no gRPC; 0 takes a free one. Who reads less than 1 KiB/s of a waiting
+    answer over `unread_timeout_s` is cut off, and its place is free again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class GatewaySettings(BaseModel):
     port: int = Field(default=8080, ge=0, le=65535)
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     body_limit_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    unread_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     node_timeout_s: float = Field(default=30.0, gt=0)
     device_timeout_s: float = Field(default=10.0, gt=0)
     placement_lifetime_s: int = Field(default=300, ge=1, le=86400)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bedside import http_deadline, http_protocol
+from bedside import http_protocol
 from bedside.http import serve_http
 from bedside.listen import listen_tcp
 
@@ -37,10 +37,12 @@ async def answer(send, body):
 
 
 @asynccontextmanager
-async def serving(app=answering):
+async def serving(app=answering, unread_timeout_s=0.2):
     listener = listen_tcp("127.0.0.1", 0)
     stop, ready = asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(serve_http(app, listener, stop, ready.set))
+    task = asyncio.create_task(
+        serve_http(app, listener, stop, ready.set, unread_timeout_s=unread_timeout_s)
+    )
     await ready.wait()
     try:
         yield listener.getsockname()[1]
@@ -67,7 +69,6 @@ async def status_then_end(reader):
 def hurried(monkeypatch):
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.2)
     monkeypatch.setattr(http_protocol, "BODY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(http_deadline, "UNREAD_TIMEOUT_S", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,19 @@ async def test_a_slow_drip_of_a_head_is_cut_off_however_long_it_goes_on(hurried)
             dripped += 1
             await asyncio.wait({ended}, timeout=0.02)
         assert dripped > 2
+        assert ended.exception() is not None or ended.result() == b""
+
+
+async def test_a_slow_drip_of_a_body_is_cut_off_before_its_end(hurried):
+    async with serving() as port, connected(port) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
+        ended = asyncio.create_task(reader.read())
+        dripped = 0
+        while not ended.done():
+            assert dripped < 999
+            writer.write(b"x")
+            dripped += 1
+            await asyncio.wait({ended}, timeout=0.02)
         assert ended.exception() is not None or ended.result() == b""
 
 
@@ -165,6 +179,139 @@ async def test_an_answer_that_nobody_reads_is_not_kept_for_ever(hurried, monkeyp
                 while chunk := await asyncio.wait_for(loop.sock_recv(unread, 1 << 20), 10):
                     received += len(chunk)
             assert received < len(large)
+
+
+def stall(port, request):
+    """Return a connection on which `request` was sent and nothing is read, with little room in it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(request)
+    return connection
+
+
+async def streaming_until_closed(receive, send):
+    """Send events for as long as the caller is there, as streams do."""
+
+    async def stream():
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 8192, "more_body": True})
+            await asyncio.sleep(0)
+
+    sending = asyncio.create_task(stream())
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    sending.cancel()
+    await asyncio.wait({sending})
+
+
+async def test_a_stream_that_nobody_reads_ends_and_its_work_with_it():
+    ended = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await streaming_until_closed(receive, send)
+        ended.set()
+
+    async with serving(app) as port:
+        with stall(port, HEAD + b"Content-Length: 0\r\n\r\n"):
+            await asyncio.wait_for(ended.wait(), 30)
+
+
+async def test_a_stream_that_is_read_slowly_goes_on():
+    over = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await streaming_until_closed(receive, send)
+        over.set()
+
+    # Its windows pass many times over; in each of them it reads more than it must.
+    async with serving(app, unread_timeout_s=0.5) as port:
+        with stall(port, HEAD + b"Content-Length: 0\r\n\r\n") as reader:
+            reader.setblocking(False)
+            loop = asyncio.get_running_loop()
+            for _ in range(40):
+                assert await asyncio.wait_for(loop.sock_recv(reader, 65536), 10)
+                await asyncio.sleep(0.05)
+            assert not over.is_set()
+        await asyncio.wait_for(over.wait(), 30)
+
+
+@pytest.mark.parametrize("size", [40_000, 32 << 20])
+async def test_a_connection_that_is_to_close_does_not_wait_for_its_reader_for_ever(size):
+    answered, closed = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await answer(send, b"x" * size)
+        answered.set()
+
+    protocol = http_protocol.WholeResponseProtocol
+    made, lost = protocol.connection_made, protocol.connection_lost
+
+    def narrow(self, transport):
+        made(self, transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    def told(self, exc):
+        lost(self, exc)
+        closed.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "connection_made", narrow)
+        patch.setattr(protocol, "connection_lost", told)
+        async with serving(app) as port:
+            with stall(port, HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n"):
+                await asyncio.wait_for(answered.wait(), 30)
+                await asyncio.wait_for(closed.wait(), 30)
+
+
+async def test_who_closes_its_side_still_gets_what_it_asked_for():
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        began.set()
+        await go_on.wait()
+        await answering(scope, receive, send)
+
+    async with serving(app) as port, connected(port) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+        await began.wait()
+        writer.write_eof()
+        await asyncio.sleep(0.2)
+        go_on.set()
+        received = await asyncio.wait_for(reader.read(), 10)
+        assert received.startswith(b"HTTP/1.1 200")
+        assert received.endswith(b"3")
+
+
+async def test_all_of_what_was_asked_in_advance_is_answered_before_a_closed_side_is_followed():
+    one = HEAD + b"Content-Length: 3\r\n\r\nabc"
+    async with serving() as port, connected(port) as (reader, writer):
+        writer.write(one * 3)
+        writer.write_eof()
+        received = await asyncio.wait_for(reader.read(), 10)
+        assert received.count(b"HTTP/1.1 200") == 3
+
+
+async def test_a_closed_side_in_the_middle_of_a_request_ends_it():
+    async with serving() as port, connected(port) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 30\r\n\r\nabc")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
+async def test_who_listens_for_callers_that_hang_up_is_told_of_a_closed_side():
+    told = asyncio.Event()
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    async with serving(app) as port, connected(port) as (_, writer):
+        writer.write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+        writer.write_eof()
+        await asyncio.wait_for(told.wait(), 10)
 
 
 async def test_an_error_that_nobody_foresaw_is_logged_without_what_it_says(caplog):
