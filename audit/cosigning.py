@@ -149,7 +149,7 @@ class Witnesses:
             peer.state, found = WitnessState.UNREACHABLE, None
         if peer.state != before and peer.state is not WitnessState.COSIGNED:
             say = logger.error if peer.state in ALARMING else logger.warning
-            say("the witness %s did not cosign: %s", peer.entry.key.name, peer.state.value)
+            say("the witness %s did not cosign: %s", peer.entry.key.name, peer.state)
         return found
 
     async def _bring(

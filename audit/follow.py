@@ -168,7 +168,7 @@ class LogFollower:
                     self._next,
                     self._source.verifier.name,
                     delay_s,
-                    error.strerror if isinstance(error, OSError) else error,
+                    error,
                 )
             await asyncio.sleep(delay_s)
 

@@ -118,7 +118,7 @@ class WitnessedPublication:
         try:
             await asyncio.to_thread(self._publish, checkpoint.size, note)
         except OSError as error:
-            logger.warning("a cosigned checkpoint could not be published: %s", error.strerror)
+            logger.warning("a cosigned checkpoint could not be published: %s", error)
             return
         self.published = Checkpoint(checkpoint.origin, checkpoint.size, checkpoint.root, note)
         self._since = None if self._pending is None else time.monotonic()

@@ -69,12 +69,12 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:
-            logger.info("a connection was lost while it was opened: %s", error.strerror)
+            logger.info("a connection was lost while it was opened: %s", error)
             connection.close()
 
     def _pause(self, error: OSError) -> None:
         """Leave the others with the kernel for a while, instead of failing on them in every turn."""
-        logger.error("no connection is accepted for %.0f s: %s", PAUSE_S, error.strerror)
+        logger.error("no connection is accepted for %.0f s: %s", PAUSE_S, error)
         self._loop.remove_reader(self._listener)
         self._paused = self._loop.call_later(PAUSE_S, self._resume)
 

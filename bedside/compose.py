@@ -9,6 +9,7 @@ from audit.follow import LogFollower
 from audit.source import LogSource
 from bedside.errors import BedsideError
 from bedside.site import COORDINATOR, Site
+from bedside.telemetry import Telemetry
 from inference_node import Node, NodeClient
 from policies import BundleKeeper, Candidate, PlacementKind
 from secure_gateway import (
@@ -35,8 +36,11 @@ from secure_gateway import (
 EMBEDDED_NODE = "local"
 
 
-async def open_gateway(site: Site) -> Gateway:
-    """Open everything that one gateway replica needs; the gateway closes it."""
+async def open_gateway(site: Site, telemetry: Telemetry | None = None) -> Gateway:
+    """Open everything that one gateway replica needs; the gateway closes it.
+
+    A process of its own has `telemetry`, which lets out of its metrics what is listed.
+    """
     config = site.config
     entries = config.gateway.nodes or (NodeEntry(id=EMBEDDED_NODE, jurisdiction=config.jurisdiction),)
     policies, source = await open_policies(site, config.gateway.replica)
@@ -44,7 +48,7 @@ async def open_gateway(site: Site) -> Gateway:
     nodes = [await _open_node(site, entry) for entry in entries]
     coordinator_url = config.coordinator.url
     webhook = _open_webhook(site)
-    return Gateway(
+    gateway = Gateway(
         config.gateway,
         GatewayParts(
             site=config.site,
@@ -65,9 +69,13 @@ async def open_gateway(site: Site) -> Gateway:
             consents=await _open_consents(site),
             webhook=webhook,
             exports=site.export_states,
+            exposed=tuple if telemetry is None else telemetry.exposed,
             notifier=None if webhook is None else _notifier(site, webhook),
         ),
     )
+    if telemetry is not None:
+        telemetry.names.learn(gateway.models.registered)
+    return gateway
 
 
 async def open_policies(site: Site, component: str) -> tuple[BundleKeeper, DocumentSource]:

@@ -7,7 +7,7 @@ key is an error, so that a misspelt setting cannot pass for a set one.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_settings import (
@@ -62,6 +62,14 @@ class PolicyEntry(BaseModel):
     threshold: int = Field(default=2, ge=1)
 
 
+class TelemetryEntry(BaseModel):
+    """How much is written of what may be: docs/reference/telemetry.md lists it, for every level."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 EXAMPLE_ACCESS: Final = ModelEntry(
     roles=(Role.CLINICIAN, Role.RESEARCHER, Role.APP, Role.DEVICE),
     purposes=(Purpose.TREAT, Purpose.ETREAT, Purpose.HRESCH),
@@ -86,6 +94,7 @@ class Config(BaseSettings):
     console: ConsoleSettings = ConsoleSettings()
     policy: PolicyEntry = PolicyEntry()
     witness: WitnessSettings | None = None
+    telemetry: TelemetryEntry = TelemetryEntry()
     models: dict[Name, ModelEntry] = Field(default={"breast-cancer": EXAMPLE_ACCESS})
 
     @classmethod

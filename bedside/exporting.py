@@ -16,11 +16,12 @@ from audit.export.exporter import Sink
 from audit.export.settings import OTLP, SYSLOG, DestinationSettings, OtlpSettings, SyslogSettings
 from bedside.compose import resolve_secret
 from bedside.errors import BedsideError
-from bedside.serving import Say, run_until_stopped
+from bedside.serving import run_until_stopped
 from bedside.site import Site
+from bedside.telemetry import Telemetry
 
 
-def run_export(site: Site, say: Say) -> None:
+def run_export(site: Site, telemetry: Telemetry) -> None:
     """Export the records of all logs in the site's data folder until stopped.
 
     Raises:
@@ -31,7 +32,8 @@ def run_export(site: Site, say: Say) -> None:
         exporter = open_exporter(site)
         try:
             await exporter.start()
-            say(f"export ready to {' and '.join(site.config.export.names)}: {exporter.followed} logs")
+            names = " and ".join(site.config.export.names)
+            telemetry.announce(f"export ready to {names}: {exporter.followed} logs")
             stopped = asyncio.create_task(stop.wait(), name="stop")
             running = asyncio.create_task(exporter.wait(), name="exporter runs")
             done, waiting = await asyncio.wait((stopped, running), return_when=asyncio.FIRST_COMPLETED)

@@ -112,8 +112,8 @@ class Cycle(RequestResponseCycle):
                 place = place.tb_next
             self.logger.error(  # noqa: TRY400 an exception's message may hold content
                 "unforeseen %s at %s:%s",
-                type(error).__qualname__,
-                place.tb_frame.f_code.co_qualname if place else "?",
+                type(error),
+                place.tb_frame.f_code if place else None,
                 place.tb_lineno if place else 0,
             )
         try:

@@ -13,8 +13,9 @@ from bedside.compose import open_policies, resolve_secret
 from bedside.errors import BedsideError
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, url_of
-from bedside.serving import Say, run_until_stopped
+from bedside.serving import run_until_stopped
 from bedside.site import ACCOUNTS, CONSOLE, Site
+from bedside.telemetry import Telemetry
 from console import Accounts, ConsoleError, ConsoleInputs, ConsoleSettings, Lockout, Store, database_of
 from console.recording import turn
 from console.run import running
@@ -25,7 +26,7 @@ T = TypeVar("T")
 LOCKOUT_KEY = "console-lockout"
 
 
-def run_console(site: Site, say: Say) -> None:
+def run_console(site: Site, telemetry: Telemetry) -> None:
     """Serve the console until it is stopped."""
     settings = site.config.console
 
@@ -35,7 +36,9 @@ def run_console(site: Site, say: Say) -> None:
         port = listener.getsockname()[1]
         url = settings.url or url_of(listener).replace("http:", "https:" if tls else "http:", 1)
         async with running(await _inputs(site), url, port) as app:
-            await serve_http(app, listener, stop, lambda: say(f"console ready at {url}"), tls=tls)
+            await serve_http(
+                app, listener, stop, lambda: telemetry.announce(f"console ready at {url}"), tls=tls
+            )
 
     run_until_stopped(work)
 

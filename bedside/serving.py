@@ -4,12 +4,13 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from prometheus_client.registry import Collector
 
 from audit import AuditError
 from bedside.compose import open_gateway, open_policies, resolve_secret
@@ -18,6 +19,7 @@ from bedside.held import HeldConnections
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
 from bedside.site import COORDINATOR, Site
+from bedside.telemetry import Telemetry
 from console import ConsoleError
 from coordinator import CoordinatorError
 from coordinator.run import CoordinatorInputs
@@ -31,7 +33,7 @@ from secure_gateway.run import running as running_gateway
 if TYPE_CHECKING:
     from secure_gateway.rpc.server import GrpcServer
 
-Say = Callable[[str], None]
+Exposed = Callable[[Sequence[Collector]], tuple[Collector, ...]]
 Work = Callable[[asyncio.Event], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
@@ -73,11 +75,11 @@ def make_grpc(gateway: Gateway) -> "GrpcServer | None":
 def log_kind_only(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what the event loop met outside any task that is awaited.
 
-    An exception's message may quote what somebody sent, so only its kind is logged.
+    An exception's message may quote what somebody sent, and so may the event loop's own: it shows
+    callbacks with their arguments. Only the exception's type is logged.
     """
     error = context.get("exception")
-    kind = type(error).__qualname__ if error is not None else "no exception"
-    logger.error("the event loop met %s outside any request: %s", kind, context["message"])
+    logger.error("the event loop met %s outside any request", type(error))
 
 
 async def serve_gateway(
@@ -137,30 +139,32 @@ async def serve_node(
     ready: Callable[[], None],
     *,
     secret: str | None,
+    exposed: Exposed = tuple,
 ) -> None:
     """Serve a node until `stop` is set."""
-    async with running_node(node, version=version("bedside"), secret=secret) as app:
+    release = version("bedside")
+    async with running_node(node, version=release, secret=secret, exposed=exposed) as app:
         await serve_http(app, listener, stop, ready, draining=node.retreat)
 
 
-def run_gateway(site: Site, say: Say) -> None:
+def run_gateway(site: Site, telemetry: Telemetry) -> None:
     """Run the site's gateway until it is stopped."""
 
     async def work(stop: asyncio.Event) -> None:
         listener = listen_tcp(site.config.gateway.host, site.config.gateway.port)
-        gateway = await open_gateway(site)
+        gateway = await open_gateway(site, telemetry)
         grpc = make_grpc(gateway)
 
         def ready() -> None:
             beside = "" if grpc is None else f", gRPC at {grpc.address}"
-            say(f"gateway ready at {url_of(listener)}{beside}{_embedded(gateway)}")
+            telemetry.announce(f"gateway ready at {url_of(listener)}{beside}{_embedded(gateway)}")
 
         await serve_gateway(gateway, listener, stop, ready, grpc=grpc)
 
     run_until_stopped(work)
 
 
-def run_node(site: Site, where: str, secret: str | None, say: Say) -> None:
+def run_node(site: Site, where: str, secret: str | None, telemetry: Telemetry) -> None:
     """Run a node at `where` (host:port or unix:/path) until it is stopped."""
     listener = _listen(where)
     node = Node(site.node_settings())
@@ -168,7 +172,8 @@ def run_node(site: Site, where: str, secret: str | None, say: Say) -> None:
     def ready() -> None:
         at = where if where.startswith("unix:") else url_of(listener)
         served = [f"{e.name}/{e.version} {e.state.lower()}" for e in node.index()]
-        say(f"node ready at {at} on {node.provider}: {', '.join(served) or 'no models'}")
+        models = ", ".join(served) or "no models"
+        telemetry.announce(f"node ready at {at} on {node.provider}: {models}")
 
     async def work(stop: asyncio.Event) -> None:
         await serve_node(
@@ -177,12 +182,13 @@ def run_node(site: Site, where: str, secret: str | None, say: Say) -> None:
             stop,
             ready,
             secret=None if secret is None else resolve_secret(secret),
+            exposed=telemetry.exposed,
         )
 
     run_until_stopped(work)
 
 
-def run_coordinator(site: Site, say: Say) -> None:
+def run_coordinator(site: Site, telemetry: Telemetry) -> None:
     """Run the site's coordinator until it is stopped."""
     settings = site.config.coordinator
 
@@ -205,7 +211,11 @@ def run_coordinator(site: Site, say: Say) -> None:
             job_key=site.keys.signing_key("job"),
             release_keys=(release_key.public_bytes_raw().hex(),),
         )
-        await serve_coordinator(inputs, listener, stop, lambda url: say(f"coordinator ready at {url}"))
+
+        def ready(url: str) -> None:
+            telemetry.announce(f"coordinator ready at {url}")
+
+        await serve_coordinator(inputs, listener, stop, ready)
 
     run_until_stopped(work)
 

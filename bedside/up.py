@@ -14,8 +14,9 @@ from bedside.config import Config
 from bedside.example.data import FEATURES, split
 from bedside.example.training import EXAMPLE_MODEL
 from bedside.listen import listen_tcp, url_of
-from bedside.serving import Say, make_grpc, run_until_stopped, serve_gateway
+from bedside.serving import make_grpc, run_until_stopped, serve_gateway
 from bedside.site import Site
+from bedside.telemetry import Telemetry
 from policies import Role
 from secure_gateway import GatewaySettings
 
@@ -23,10 +24,10 @@ DAY_S: Final = 86400
 START_TIMEOUT_S: Final = 90
 
 
-def run_up(site: Site, say: Say) -> None:
+def run_up(site: Site, telemetry: Telemetry) -> None:
     """Start gateway, node, coordinator and console; say how to use them; stop on SIGINT or SIGTERM."""
     if not site.releases().list():
-        say("no model yet: training and publishing the example (once, a few seconds)")
+        telemetry.say("no model yet: training and publishing the example (once, a few seconds)")
         from bedside.example.publish import publish_example  # noqa: PLC0415 torch takes seconds
 
         publish_example(site, split(), site.data / "training")
@@ -50,7 +51,7 @@ def run_up(site: Site, say: Say) -> None:
         located = Site(config)
 
         async def work(stop: asyncio.Event) -> None:
-            gateway = await open_gateway(located)
+            gateway = await open_gateway(located, telemetry)
             grpc = make_grpc(gateway)
 
             def ready() -> None:
@@ -58,10 +59,10 @@ def run_up(site: Site, say: Say) -> None:
                     children.append(_start_export(site))
                 grpc_address = grpc.address if grpc else ""
                 at = Addresses(gateway_url, grpc_address, coordinator_url, console_url)
-                _greet(located, at, say)
+                _greet(located, at, telemetry)
 
             await serve_gateway(gateway, listener, stop, ready, grpc=grpc)
-            say("stopped")
+            telemetry.say("stopped")
 
         run_until_stopped(work)
     finally:
@@ -128,13 +129,13 @@ def environment_of(config: Config) -> dict[str, str]:
     return environment
 
 
-def _greet(site: Site, at: Addresses, say: Say) -> None:
+def _greet(site: Site, at: Addresses, telemetry: Telemetry) -> None:
     issuer = site.token_issuer()
     clinician = issuer.issue("dr.adams", [Role.CLINICIAN], lifetime_s=DAY_S)
     operator = issuer.issue("it.operator", [Role.OPERATOR, Role.ENGINEER], lifetime_s=DAY_S)
     row = [round(float(value), 4) for value in split().test[0].features]
     body = {"inputs": [{"name": "x", "shape": [1, FEATURES], "datatype": "FP32", "data": row}]}
-    say(f"""Bedside is up: site {site.config.site}, {site.config.jurisdiction}
+    telemetry.announce(f"""Bedside is up: site {site.config.site}, {site.config.jurisdiction}
   gateway      {at.gateway}      Open Inference Protocol v2 under /v2, the log under /checkpoint
   gRPC         {at.grpc}             inference.GRPCInferenceService, health and reflection
   coordinator  {at.coordinator}      devices, releases, federated jobs under /v1

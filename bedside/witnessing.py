@@ -9,8 +9,9 @@ from audit.witness import Witness, WitnessMemory, serve_witness
 from bedside.errors import BedsideError
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, url_of
-from bedside.serving import Say, run_until_stopped
+from bedside.serving import run_until_stopped
 from bedside.site import Site
+from bedside.telemetry import Telemetry
 
 KEY = "witness"
 
@@ -42,7 +43,7 @@ def open_memory(site: Site) -> WitnessMemory:
     return WitnessMemory(site.witness_memory(), create=not site.keys.holds(KEY))
 
 
-def run_witness(site: Site, say: Say) -> None:
+def run_witness(site: Site, telemetry: Telemetry) -> None:
     """Serve `add-checkpoint` until it is stopped."""
     settings = witness_settings(site)
     try:
@@ -58,7 +59,9 @@ def run_witness(site: Site, say: Say) -> None:
             app = serve_witness(Witness(cosigner, logs, memory))
 
             def ready() -> None:
-                say(f"witness of {len(logs)} logs ready at {url_of(listener)}: {cosigner.key}")
+                telemetry.announce(
+                    f"witness of {len(logs)} logs ready at {url_of(listener)}: {cosigner.key}"
+                )
 
             await serve_http(app, listener, stop, ready)
         finally:

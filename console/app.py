@@ -88,7 +88,7 @@ def _handlers(web: Web) -> dict[type[Exception] | int, Handler]:
     async def unforeseen(request: Request, error: Exception) -> Response:
         del request
         # The message of an error may quote what was sent; its kind does not.
-        logger.error("unforeseen %s", type(error).__qualname__)
+        logger.error("unforeseen %s", type(error))
         return web.problem(500, "Something went wrong", "The console's log names the kind of error.")
 
     return {

@@ -121,6 +121,6 @@ class Tasks:
                 task.state = State.FAILED
             except Exception as error:  # noqa: BLE001 one piece of work must not end all others
                 # The message may quote what somebody typed; the kind does not.
-                logger.error("a task failed: %s", type(error).__qualname__)  # noqa: TRY400 likewise
+                logger.error("a task failed: %s", type(error))  # noqa: TRY400 likewise
                 task.problem = "It failed for a reason that the console's log names."
                 task.state = State.FAILED

@@ -387,4 +387,4 @@ class Batcher:
 def _report(error: Exception) -> None:
     if not isinstance(error, NodeError):
         # Its message may quote what the request holds; its type is the operator's to look up.
-        logger.error("running a batch raised %s", type(error).__name__)
+        logger.error("running a batch raised %s", type(error))

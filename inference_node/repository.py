@@ -86,7 +86,7 @@ class Repository:
             reason = (
                 str(error) if isinstance(error, NodeError) else "broken: config.pbtxt cannot be read"
             )
-            logger.warning("model %s is not served: %s", name, reason)
+            logger.warning("model %s is not served: %s", name, error)
             versions = _on_disk(folder, None) or [""]
             return Found(loaded={}, failed=dict.fromkeys(versions, reason))
         versions, missing = _chosen(config, _on_disk(folder, config.model_file))
@@ -104,7 +104,7 @@ class Repository:
                 failed[version] = (
                     str(error) if isinstance(error, NodeError) else "broken: a file cannot be read"
                 )
-                logger.warning("model %s version %s is not served: %s", name, version, failed[version])
+                logger.warning("model %s is not served: %s", f"{name}/{version}", error)
         return Found(loaded=loaded, failed=failed)
 
     def swap(self, name: str, found: Found) -> list[LoadedModel]:

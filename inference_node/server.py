@@ -6,11 +6,12 @@ must bring it. It knows nothing of subjects or policies, and keeps nothing.
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from prometheus_client.registry import Collector
 
 from inference_node.codec import decode_request, encode_response
 from inference_node.errors import (
@@ -73,8 +74,17 @@ class CallerGone(Exception):
 class NodeServer:
     """Serves one node; give it to an ASGI server."""
 
-    def __init__(self, node: Node, *, version: str, secret: str | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        version: str,
+        secret: str | None = None,
+        exposed: Callable[[Sequence[Collector]], tuple[Collector, ...]] = tuple,
+    ) -> None:
+        """Serve `node`; a scrape is answered with what `exposed` lets out of its metrics."""
         self._node = node
+        self._collectors = exposed([NodeCollector(node)])
         self._version = version
         self._secret = f"Bearer {secret}".encode() if secret is not None else None
 
@@ -94,7 +104,7 @@ class NodeServer:
             await _send_error(send, 401, "the node's shared secret is missing or wrong")
             return
         if parts == ["metrics"] and scope["method"] == "GET":
-            body = exposition([NodeCollector(self._node)])
+            body = exposition(self._collectors)
             await _send(send, 200, [(b"content-type", CONTENT_TYPE)], body)
             return
         try:

@@ -71,8 +71,8 @@ def unforeseen(error: Exception) -> Refusal:
         place = place.tb_next
     logger.error(
         "unforeseen %s at %s:%s",
-        type(error).__qualname__,
-        place.tb_frame.f_code.co_qualname if place else "?",
+        type(error),
+        place.tb_frame.f_code if place else None,
         place.tb_lineno if place else 0,
     )
     return Refusal(Problem.INTERNAL, "The gateway failed; the request was recorded as failed.")

@@ -64,6 +64,7 @@ class GatewayParts(Struct, frozen=True, kw_only=True):
     webhook: Webhook | None = None
     notifier: LogFollower | None = None
     exports: Callable[[], Iterable[ExportState]] = tuple
+    exposed: Callable[[Sequence[Collector]], tuple[Collector, ...]] = tuple
 
     @property
     def engine(self) -> Engine:
@@ -129,7 +130,7 @@ class Gateway:
             cache=parts.cache,
         )
         self.operations = Operations(self.pipeline, self._nodes, self.models, self._prober)
-        self.collectors: tuple[Collector, ...] = (
+        collectors: tuple[Collector, ...] = (
             GatewayCollector(
                 requests=self.recorder.counters,
                 door=door,
@@ -143,6 +144,7 @@ class Gateway:
             ),
             *(NodeCollector(node.node) for node in parts.nodes if isinstance(node, EmbeddedNode)),
         )
+        self.collectors = parts.exposed(collectors)
         self.consent_api: ConsentApi | None = None
         if parts.consents is not None:
             self.consent_api = ConsentApi(

@@ -139,7 +139,7 @@ class PolicyFeed:
             await self._shadow.offer(await self._shadow_source.fetch())
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyError, LogUnavailable) as error:
             # The coordinator may be down for hours; the policies in force go on deciding.
-            logger.warning("policies not refreshed: %s", type(error).__name__)
+            logger.warning("policies not refreshed: %s", type(error))
 
     async def _record(self, load: Load) -> None:
         record = step_record(

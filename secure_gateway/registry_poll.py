@@ -64,4 +64,4 @@ class RegistryPoll:
                 self._etag = response.headers.get("ETag")
         except (aiohttp.ClientError, TimeoutError, RegistryError) as error:
             # The coordinator may be down for hours; devices already known go on being served.
-            logger.warning("device registry not refreshed: %s", type(error).__name__)
+            logger.warning("device registry not refreshed: %s", type(error))

@@ -107,9 +107,7 @@ class Shadow:
     def _fail(self, error: Exception) -> None:
         self.failed += 1
         if self.failed >= FAILURES_MAX:
-            logger.warning(
-                "shadow candidate let go after %d failures: %s", self.failed, type(error).__name__
-            )
+            logger.warning("shadow candidate let go after %d failures: %s", self.failed, type(error))
             self._engine = None
 
 

@@ -69,7 +69,7 @@ class IndexKeeper:
             except (AuditError, OSError) as error:
                 problem = (error.strerror or "") if isinstance(error, OSError) else str(error)
                 if problem != self.freshness.problem:
-                    logger.warning("the search index is not kept up: %s", problem)
+                    logger.warning("the search index is not kept up: %s", error)
                 last = self.freshness
                 self.freshness = Freshness(at=last.at, logs=last.logs, problem=problem)
                 return

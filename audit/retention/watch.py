@@ -49,8 +49,7 @@ class PruneWatch:
             if order is not None:
                 await self._take_up(order)
         except (VerificationError, LogUnavailable, PruneRefused, OSError) as error:
-            said = error.strerror if isinstance(error, OSError) else error
-            logger.warning("%s is not pruned: %s", self._log.origin, said)
+            logger.warning("%s is not pruned: %s", self._log.origin, error)
 
     async def _take_up(self, order: PruneOrder) -> None:
         before = self._log.minimum_index

@@ -6,8 +6,9 @@ import typer
 from rich.table import Table
 
 from audit import AuditError
-from bedside.cli.options import ConfigOption, open_site, say, show
+from bedside.cli.options import ConfigOption, open_site, show
 from bedside.errors import BedsideError
+from bedside.telemetry import telemetry_of
 
 
 def export_records(
@@ -21,7 +22,8 @@ def export_records(
     if not status:
         from bedside.exporting import run_export  # noqa: PLC0415 a command pays for its own imports
 
-        run_export(site, say)
+        with telemetry_of(site) as telemetry:
+            run_export(site, telemetry)
         return
     table = Table("destination", "log", "taken", "published", "behind", "refused for good")
     try:

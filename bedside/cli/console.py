@@ -10,6 +10,7 @@ from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.compose import resolve_secret
 from bedside.errors import BedsideError
 from bedside.officers import change_accounts, read_accounts
+from bedside.telemetry import telemetry_of
 from console import AccountError
 from console.accounts import NAME, Account, Accounts, check_password
 from console.lockout import Lockout
@@ -33,7 +34,9 @@ def serve(config: ConfigOption = None) -> None:
     """Serve the console until it is stopped."""
     from bedside.officers import run_console  # noqa: PLC0415 a command pays for its own imports only
 
-    run_console(open_site(config), say)
+    site = open_site(config)
+    with telemetry_of(site) as telemetry:
+        run_console(site, telemetry)
 
 
 @user_app.command("add")

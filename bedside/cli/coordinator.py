@@ -10,6 +10,7 @@ from rich.table import Table
 from bedside.api import call_api
 from bedside.cli.options import ConfigOption, TokenOption, open_site, say, show
 from bedside.errors import BedsideError
+from bedside.telemetry import telemetry_of
 
 app = typer.Typer(help="Run the coordinator, enrol devices, run federated jobs.")
 job_app = typer.Typer(help="Run federated jobs; only aggregates return.", no_args_is_help=True)
@@ -28,7 +29,9 @@ def coordinator(context: typer.Context, config: ConfigOption = None) -> None:
     if context.invoked_subcommand is None:
         from bedside.serving import run_coordinator  # noqa: PLC0415 a command pays for its own imports
 
-        run_coordinator(open_site(config), say)
+        site = open_site(config)
+        with telemetry_of(site) as telemetry:
+            run_coordinator(site, telemetry)
 
 
 @device_app.command()

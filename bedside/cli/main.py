@@ -22,8 +22,9 @@ from bedside.cli import (
     token,
     witness,
 )
-from bedside.cli.options import ConfigOption, open_site, say
+from bedside.cli.options import ConfigOption, open_site
 from bedside.errors import BedsideError
+from bedside.telemetry import telemetry_of
 
 app = typer.Typer(
     name="bedside",
@@ -70,7 +71,9 @@ def up(config: ConfigOption = None) -> None:
     """Start a whole site to stay up: gateway, node, coordinator, console. Ctrl-C stops it."""
     from bedside.up import run_up  # noqa: PLC0415 a command pays for its own imports only
 
-    run_up(open_site(config), say)
+    site = open_site(config)
+    with telemetry_of(site) as telemetry:
+        run_up(site, telemetry)
 
 
 @app.command()
@@ -90,7 +93,9 @@ def gateway(config: ConfigOption = None) -> None:
     """Run the gateway: it decides, routes, records and answers."""
     from bedside.serving import run_gateway  # noqa: PLC0415 likewise
 
-    run_gateway(open_site(config), say)
+    site = open_site(config)
+    with telemetry_of(site) as telemetry:
+        run_gateway(site, telemetry)
 
 
 @app.command()
@@ -107,7 +112,9 @@ def node(
     """Run a node: it serves the model repository to gateways."""
     from bedside.serving import run_node  # noqa: PLC0415 likewise
 
-    run_node(open_site(config), listen, secret, say)
+    site = open_site(config)
+    with telemetry_of(site) as telemetry:
+        run_node(site, listen, secret, telemetry)
 
 
 @app.command(

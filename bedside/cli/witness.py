@@ -7,6 +7,7 @@ from audit import AuditError
 from audit.index.tables import time_of
 from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.errors import BedsideError
+from bedside.telemetry import telemetry_of
 
 app = typer.Typer(help="Witness others' logs: cosign what extends all that was seen before.")
 
@@ -17,7 +18,9 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     if context.invoked_subcommand is None:
         from bedside.witnessing import run_witness  # noqa: PLC0415 a command pays for its imports only
 
-        run_witness(open_site(config), say)
+        site = open_site(config)
+        with telemetry_of(site) as telemetry:
+            run_witness(site, telemetry)
 
 
 @app.command()

@@ -58,7 +58,7 @@ class InForce:
                 if document:
                     await self._keeper.offer(document, self._record)
             except (OSError, PolicyError, LogUnavailable) as error:
-                logger.warning("policies not refreshed: %s", type(error).__name__)
+                logger.warning("policies not refreshed: %s", type(error))
 
     async def _run(self) -> None:
         while True:

@@ -76,7 +76,7 @@ class RedisBackend:
             self._resting_until = self._clock() + self._rest_s
             logger.warning(
                 "the cache's server failed (%s); it is left alone for %.1f s",
-                type(error).__name__,
+                type(error),
                 self._rest_s,
             )
             return None

@@ -89,7 +89,7 @@ class WorkRunner:
                 await self._take()
             except WorkStoreError as error:
                 # A full disk, say: what is queued stays, and is looked at again in a second.
-                logger.warning("%s", error)
+                logger.warning("the database of work: %s", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
@@ -114,7 +114,7 @@ class WorkRunner:
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its message may quote content. The work stays `running` until the next start.
-            logger.error("unforeseen %s while work was run", type(error).__qualname__)
+            logger.error("unforeseen %s while work was run", type(error))
 
     async def _serve(self, work: Work) -> None:
         try:
@@ -126,7 +126,7 @@ class WorkRunner:
             # It may have run, and is as if it had not: without its record nothing is kept.
             self._owed.append((work, UNRECORDED_DELAY_S))
         except WorkStoreError as error:
-            logger.warning("%s", error)
+            logger.warning("the database of work: %s", error)
             self._owed.append((work, UNRECORDED_DELAY_S))
 
     async def _run(self, work: Work) -> None:

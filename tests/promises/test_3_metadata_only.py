@@ -8,9 +8,13 @@ search finds the canary; the last test shows that it finds a leak planted on pur
 import base64
 import contextlib
 import gzip
+import io
 import itertools
 import json
+import os
 import socket
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -388,25 +392,51 @@ def test_nothing_typed_into_the_console_is_found_in_anything_written(tmp_path, c
     assert list(plant.canaries.search(files)) == []
 
 
+def leaks(word, values):
+    """The ways in which a text or values could stand in what is written."""
+    base64s = {f"base64 at {n}": base64.b64encode(b"abc"[:n] + word + b"xyz") for n in range(3)}
+    numbers = {
+        f"float text {form}": form.format(float(values[0])).encode()
+        for form in ("{!r}", "{:.1f}", "{:.3f}", "{:.6f}", "{:.6e}", "{:.8E}", "{:.7g}", "{:+.2f}")
+    }
+    raw = {
+        f"bytes {form}": values[1:].astype(form).tobytes()
+        for form in ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8")
+    }
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("report.json", b"log: " + word)
+    return {
+        "raw": word,
+        **base64s,
+        "base64 for addresses": base64.urlsafe_b64encode(b"\xfb\xff" + word + b"\xfb\xff"),
+        "hex": word.hex().encode(),
+        "HEX": word.hex().upper().encode(),
+        "gzip": gzip.compress(b"log: " + word),
+        "zlib": zlib.compress(b"log: " + word),
+        "zip": zipped.getvalue(),
+        "gzip twice": gzip.compress(gzip.compress(b"log: " + word)),
+        "gzip, cut off": gzip.compress(b"log: " + word + os.urandom(9000))[:-5000],
+        "gzip of base64": gzip.compress(base64.b64encode(word)),
+        "base64 of bytes": base64.b64encode(np.asarray(values, "<f4").tobytes()),
+        "json": json.dumps(values.tolist()).encode(),
+        **numbers,
+        **raw,
+    }
+
+
 def test_the_search_finds_leaks_in_every_encoding(tmp_path):
     plant = Planter()
-    word = plant.text()
-    values = np.array([0.12345678, 1326.4837], np.float32)
+    word = plant.text().encode()
+    values = np.array([482193.72, 0.12345678, 1326.4837, -2.7182817, 31.415926], np.float32)
     plant.canaries.add_values(values)
-    leaks = {
-        "raw": word.encode(),
-        "base64": base64.b64encode(b"ab" + word.encode()),
-        "hex": word.encode().hex().encode(),
-        "gzip": gzip.compress(b"log: " + word.encode()),
-        "floats": values.tobytes(),
-        "float64 text": repr(float(values[1])).encode(),
-        "json": json.dumps(values.tolist()).encode(),
-    }
-    for name, leak in leaks.items():
-        path = tmp_path / "some.log"
-        path.write_bytes(b"before " + leak + b" after")
+    found = leaks(word, values)
+    assert len(found) > 25
+    path = tmp_path / "some.log"
+    for name, leak in found.items():
+        path.write_bytes(os.urandom(50) + bytes(100) + leak + b" after")
         assert list(plant.canaries.search([path])), name
-    path.write_bytes(b"nothing to see here 0.5 1.0 1326")
+    path.write_bytes(b"nothing to see here 0.5 1.0 1326 " + os.urandom(1 << 20))
     assert not list(plant.canaries.search([path]))
 
 

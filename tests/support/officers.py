@@ -38,7 +38,7 @@ from audit.records import (
 )
 from audit.verify import read_checkpoint, read_entries
 from bedside.children import Child, bedside_command
-from bedside.config import Config, ModelEntry, PolicyEntry
+from bedside.config import Config, ModelEntry, PolicyEntry, TelemetryEntry
 from bedside.site import Site
 from bedside.up import environment_of
 from console import Accounts, ConsoleSettings, Store, database_of
@@ -78,6 +78,7 @@ def hospital(folder: Path, **console) -> Site:
             data=folder / "site",
             gateway=GatewaySettings(port=free_port(), nodes=NODES),
             console=ConsoleSettings(port=free_port(), **console),
+            telemetry=TelemetryEntry(log_level="debug"),
             models=dict.fromkeys(MODELS, entry),
             policy=PolicyEntry(residency={"US-CA": ("US",)}),
         )

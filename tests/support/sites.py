@@ -9,7 +9,7 @@ from typing import Any, Self
 from audit.records import AnyRecord, decode
 from audit.verify import read_checkpoint, read_entries, verify_log
 from bedside.children import Child, bedside_command
-from bedside.config import Config
+from bedside.config import Config, TelemetryEntry
 from bedside.site import Site
 from bedside.up import environment_of
 from policies import Role
@@ -24,6 +24,8 @@ ROW = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.
 
 def make_site(folder: Path, **settings: Any) -> Site:
     gateway = GatewaySettings(port=free_port(), **settings.pop("gateway", {}))
+    # Whatever a test searches, it searches what is written at the level that says most.
+    settings.setdefault("telemetry", TelemetryEntry(log_level="debug"))
     return Site(Config(site="clinic", data=folder / "site", gateway=gateway, **settings))
 
 
