@@ -9,12 +9,14 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
 # As many as are handled in some milliseconds.
 AT_ONCE: Final = 128
 PAUSE_S: Final = 1.0
+HANDSHAKE_S: Final = 10.0
 
 # Of these a turn brings no cure: files are closed or memory is freed when requests end.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -23,13 +25,24 @@ logger = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Accepts on one listening socket until it is closed; stands for a server of asyncio's."""
+    """Accepts on one listening socket until it is closed; stands for a server of asyncio's.
 
-    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    With `tls`, a connection reaches its protocol once it is sealed, and one that is not within 10 s
+    is closed.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         # A turn takes what is there and goes on: the call after the last must not wait for the next.
         listener.setblocking(False)
         self._listener = listener
         self._protocol = protocol
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._paused: asyncio.TimerHandle | None = None
@@ -67,7 +80,12 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
+            await self._loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
+            )
         except OSError as error:
             logger.info("a connection was lost while it was opened: %s", error)
             connection.close()

@@ -40,7 +40,8 @@ class _Server(uvicorn.Server):
             "app_state": {},
         }
         protocol = partial(self.config.http_protocol_class, **named)
-        acceptors: Any = [Acceptor(listener, protocol) for listener in sockets or ()]
+        tls = self.config.ssl
+        acceptors: Any = [Acceptor(listener, protocol, tls=tls) for listener in sockets or ()]
         self.servers = acceptors
         self.started = True
 
