@@ -77,6 +77,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, tuple[Kind, ...]]]] = {
     "console.app": {"unforeseen %s": (Kind.TYPE,)},
     "console.tasks": {"a task failed: %s": (Kind.TYPE,)},
     "coordinator.policy.in_force": dict([_NOT_REFRESHED]),
+    "coordinator.reports.shelf": {"an order for a report is not read: %s": (Kind.TYPE,)},
     "inference_node.batcher": {"running a batch raised %s": (Kind.TYPE,)},
     "inference_node.loading": {
         "a model could not be warmed up on zeros; model_warmup gives it a better sample": ()

@@ -85,9 +85,7 @@ class OrderShelf:
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=KeptOrder))
             except (OSError, msgspec.MsgspecError) as error:
-                logger.warning(
-                    "the order for a report in %s is not read: %s", path, type(error).__name__
-                )
+                logger.warning("an order for a report is not read: %s", type(error))
         return sorted(found, key=lambda one: one.asked)
 
     def keep(self, order: KeptOrder) -> None:
