@@ -163,6 +163,8 @@ class SiteBundles:
             name: ModelAccess(
                 roles=entry.roles,
                 purposes=entry.purposes,
+                data_classes=entry.data_classes,
+                risk=entry.risk,
                 necessary_outputs=entry.necessary_outputs,
             )
             for name, entry in self._config.models.items()

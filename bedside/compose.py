@@ -11,7 +11,7 @@ from bedside.errors import BedsideError
 from bedside.site import COORDINATOR, Site
 from bedside.telemetry import Telemetry
 from inference_node import Node, NodeClient
-from policies import BundleKeeper, Candidate, PlacementKind
+from policies import BundleKeeper
 from secure_gateway import (
     ConsentRegistry,
     DeviceDirectory,
@@ -173,14 +173,7 @@ def _open_cache(site: Site) -> ResponseCache | None:
 
 
 async def _open_node(site: Site, entry: NodeEntry) -> SiteNode:
-    candidate = Candidate(
-        placement=f"node:{entry.id}",
-        kind=PlacementKind.NODE,
-        jurisdiction=entry.jurisdiction,
-        on_premises=entry.on_premises,
-        agreement=entry.agreement,
-        adequacy=entry.adequacy,
-    )
+    candidate = entry.candidate
     if entry.url is None:
         node = Node(site.node_settings())
         await node.start()

@@ -23,7 +23,7 @@ from bedside.errors import BedsideError
 from console import ConsoleSettings
 from coordinator import CoordinatorSettings
 from inference_node import NodeSettings
-from policies import Purpose, Role
+from policies import DataClass, Purpose, RiskClass, Role
 from secure_gateway import GatewaySettings
 
 FILE: Final = "bedside.toml"
@@ -41,6 +41,8 @@ class ModelEntry(BaseModel):
 
     roles: tuple[Role, ...]
     purposes: tuple[Purpose, ...]
+    data_classes: tuple[DataClass, ...] = tuple(DataClass)
+    risk: RiskClass = RiskClass.IV
     necessary_outputs: tuple[str, ...] = ()
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from policies import (
     ApiAction,
     Approvers,
+    Caller,
     Candidate,
     DataClass,
     Engine,
@@ -33,6 +34,7 @@ from secure_gateway.shadow import Shadow, difference
 
 PACKS = ("base", "hipaa", "gdpr", "residency")
 CLINICIAN = frozenset({Role.CLINICIAN})
+CALLER = Caller(roles=CLINICIAN)
 REPEATS = 9
 
 
@@ -86,7 +88,7 @@ def main() -> None:
         "decision, uncached, 2 candidates": (lambda: uncached.decide(next(facts), two), 200),
         "decision, uncached, 10 like nodes": (lambda: uncached.decide(next(facts), ten), 200),
         "candidate in the shadow, cached": (beside, 20_000),
-        "API action, cached": (lambda: cached.authorize(CLINICIAN, ApiAction.MODELS_READ), 20_000),
+        "API action, cached": (lambda: cached.authorize(CALLER, ApiAction.MODELS_READ), 20_000),
         "token, seen before": (lambda: seen.verify(pair[0]), 20_000),
         "token, not seen": (lambda: unseen.verify(next(tokens)), 300),
         "loading a bundle": (lambda: Engine(bundle), 3),

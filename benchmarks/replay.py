@@ -25,7 +25,7 @@ PACKS = ("base", "hipaa", "gdpr", "residency")
 NODES = (
     Place("node:us-1", "US-CA", (PlaceTrait.ON_PREMISES,)),
     Place("node:us-2", "US-NY", (PlaceTrait.ON_PREMISES,)),
-    Place("node:de-1", "DE", (PlaceTrait.AGREEMENT,)),
+    Place("node:de-1", "DE", (PlaceTrait.BAA,)),
 )
 
 

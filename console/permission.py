@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from policies import ApiAction, Engine, Role
+from policies import ApiAction, Caller, Engine, Role
 
 
 class Page(StrEnum):
@@ -44,12 +44,14 @@ NAVIGATION: Final = (
 class Permissions:
     """Answers by the engine that is in force at that moment."""
 
-    def __init__(self, engine: Callable[[], Engine]) -> None:
+    def __init__(self, engine: Callable[[], Engine], site: str) -> None:
         self._engine = engine
+        self._site = site
 
     def may(self, roles: frozenset[Role], action: ApiAction) -> bool:
         """Say whether a policy permits `action` to somebody with these roles."""
-        return self._engine().authorize(roles, action).allowed
+        caller = Caller(roles=roles, site=self._site, organisation=self._site)
+        return self._engine().authorize(caller, action).allowed
 
     def pages(self, roles: frozenset[Role]) -> list[Entry]:
         """Return the pages of the navigation that these roles may open."""

@@ -81,7 +81,7 @@ async def running(inputs: ConsoleInputs, url: str, port: int) -> AsyncIterator[S
             address_failures=settings.address_failures,
             lockout_s=settings.lockout_s,
         ),
-        permissions=Permissions(lambda: in_force.engine),
+        permissions=Permissions(lambda: in_force.engine, inputs.site),
         engine=lambda: in_force.engine,
         document=lambda: in_force.document,
         desk=inputs.desk,

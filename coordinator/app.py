@@ -137,7 +137,7 @@ def _job_routes(app: FastAPI, parts: CoordinatorParts) -> None:
     ) -> dict[str, Any]:
         """Run a federated job; a cohort below the site's minimum is never accepted."""
         release, _ = await parts.releases.find(question.model, question.version)
-        decision = parts.engine.authorize(principal.roles, ApiAction.JOBS_RUN)
+        decision = parts.engine.authorize(principal.caller, ApiAction.JOBS_RUN)
         job = await parts.jobs.submit(
             release,
             principal=principal.id,

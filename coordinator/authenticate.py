@@ -22,7 +22,7 @@ def allow(parts: CoordinatorParts, action: ApiAction) -> Any:  # noqa: ANN401 a 
 
 def check(parts: CoordinatorParts, principal: Principal, action: ApiAction) -> None:
     """Refuse (403) what no policy permits the roles of `principal`."""
-    decision = parts.engine.authorize(principal.roles, action)
+    decision = parts.engine.authorize(principal.caller, action)
     if not decision.allowed:
         raise Refused(
             403,

@@ -6,9 +6,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from audit.records import Outcome
 from coordinator.jobs import EVALUATE
-from policies import DataClass, Purpose, Role, RollbackReason
+from policies import Agreement, CallerKind, DataClass, Purpose, Role, RollbackReason
 
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Belongs = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -97,7 +98,9 @@ class PlaceQuestion(BaseModel):
     placement: Annotated[str, StringConstraints(pattern=r"^(node|device):[a-z0-9][a-z0-9-]{0,62}$")]
     jurisdiction: Jurisdiction
     on_premises: bool = True
-    agreement: bool = False
+    operator: Belongs = ""
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
     adequacy: bool = False
     holds_subject: bool = False
 
@@ -108,6 +111,9 @@ class ExplainQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     roles: Annotated[list[Role], Field(max_length=len(Role))]
+    kind: CallerKind = CallerKind.USER
+    site: Belongs = ""
+    organisation: Belongs = ""
     model: Text
     jurisdiction: Jurisdiction
     data_class: DataClass = DataClass.PHI

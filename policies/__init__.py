@@ -34,7 +34,18 @@ from policies.errors import (
     TokenInvalid,
 )
 from policies.explain import explain, why
-from policies.facts import Candidate, DataClass, Facts, PlacementKind, Purpose, Role
+from policies.facts import (
+    Agreement,
+    Caller,
+    CallerKind,
+    Candidate,
+    DataClass,
+    Facts,
+    PlacementKind,
+    Purpose,
+    RiskClass,
+    Role,
+)
 from policies.keeper import BundleKeeper, Load, LoadProblem, OnLoad
 from policies.numbers import Numbers
 from policies.obligations import Obligation, Obligations, combined
@@ -44,8 +55,8 @@ from policies.signed_claims import key_id
 from policies.testing import CaseResult, PackRun, run_cases
 from policies.tokens import (
     AssertedFacts,
+    Belonging,
     Principal,
-    PrincipalKind,
     TokenIssuer,
     TokenVerifier,
 )
@@ -54,10 +65,12 @@ from policies.validation import Finding, PolicyText
 from policies.watch import WatchedFile
 
 __all__ = [
+    "Agreement",
     "ApiAction",
     "Approvers",
     "ApproversInvalid",
     "AssertedFacts",
+    "Belonging",
     "Bundle",
     "BundleForeign",
     "BundleInvalid",
@@ -65,6 +78,8 @@ __all__ = [
     "BundleOutdated",
     "BundleUnderSigned",
     "BundleUntrusted",
+    "Caller",
+    "CallerKind",
     "Candidate",
     "CaseResult",
     "CasesInvalid",
@@ -90,10 +105,10 @@ __all__ = [
     "PolicyError",
     "PolicyText",
     "Principal",
-    "PrincipalKind",
     "Purpose",
     "Recorded",
     "Replay",
+    "RiskClass",
     "Role",
     "Rollback",
     "RollbackReason",

@@ -13,9 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from policies.cache import LruCache
 from policies.errors import TokenExpired, TokenInvalid
-from policies.facts import Role
-from policies.signed_claims import LEEWAY_S, TOKEN_MAX_BYTES, audience_of, key_name, verified_claims
-from policies.tokens import Principal
+from policies.facts import CallerKind, Role
+from policies.signed_claims import (
+    LEEWAY_S,
+    TOKEN_MAX_BYTES,
+    audience_of,
+    key_name,
+    site_of,
+    verified_claims,
+)
+from policies.tokens import Belonging, Principal
 
 ASSERTION_LIFETIME_MAX_S: Final = 60
 # 250 a second from each device, in 2 MB: beyond it a device harms itself only.
@@ -97,7 +104,12 @@ class DeviceVerifier:
         if now > until:
             raise TokenExpired("the device assertion has expired")
         self._use_once(device, claims["jti"], until, now)
-        return Principal(id=device, roles=frozenset({Role.DEVICE}))
+        site = site_of(self._site)
+        return Principal(
+            id=device,
+            roles=frozenset({Role.DEVICE}),
+            said=Belonging(kind=CallerKind.DEVICE, site=site, organisation=site),
+        )
 
     def _use_once(self, device: str, token_id: str, until: int, now: float) -> None:
         if now - self._swept > ASSERTION_LIFETIME_MAX_S:

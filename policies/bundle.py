@@ -12,8 +12,9 @@ by key, no spaces):
     policies   [{"path", "text"}]: Cedar files, in the order in which Cedar numbers their policies
     invariants [{"path", "text"}]: what is to be proved of the policies, in Cedar's language
     groups     {group: {"members", "source", "checked"}}: jurisdictions that some law treats alike
-    models     {model: {"roles", "purposes", "necessary_outputs"}}: who may use it, for what, and which
-               outputs suffice where no more than necessary may leave; absent where it named none
+    models     {model: {"roles", "purposes", "data_classes", "risk", "necessary_outputs"}}: who may use
+               it, for what, on which data, what a wrong answer may do, and which outputs suffice where
+               no more than necessary may leave; the last three absent where nothing was said of them
     residency  {jurisdiction: [jurisdiction or group]}: where its identifiable data may be processed
     numbers    {"cohort_minimum", ...}: what is enforced of federated jobs; absent where no pack says
     created    when it was drafted; absent where a site makes its bundle by itself
@@ -40,7 +41,7 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from policies.errors import BundleInvalid, BundleUntrusted
-from policies.facts import JURISDICTION, Purpose, Role
+from policies.facts import JURISDICTION, DataClass, Purpose, RiskClass, Role
 from policies.invariants import examine_invariants
 from policies.numbers import Numbers, strictest
 from policies.obligations import is_output_name
@@ -58,11 +59,15 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 class ModelAccess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who may use a model and for what, as its site decided.
 
-    `necessary_outputs` are those that suffice where the law lets no more than necessary leave.
+    `data_classes` are those that it was made for, and `risk` what may come of a wrong answer: the
+    worst, of a model of which nothing was said. `necessary_outputs` are those that suffice where the
+    law lets no more than necessary leave.
     """
 
     roles: tuple[Role, ...]
     purposes: tuple[Purpose, ...]
+    data_classes: tuple[DataClass, ...] = tuple(DataClass)
+    risk: RiskClass = RiskClass.IV
     necessary_outputs: tuple[str, ...] = ()
 
 

@@ -5,13 +5,31 @@ Jurisdiction::"EAA"`. The sets are strings in the schema, not enumerated entitie
 in a request's context costs about 8 us at every decision (measured).
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from policies.facts import JURISDICTION, DataClass, Purpose, Role
+from policies.facts import (
+    JURISDICTION,
+    Agreement,
+    CallerKind,
+    DataClass,
+    Purpose,
+    RiskClass,
+    Role,
+)
 
-_CONTEXT_SETS: Final[Mapping[str, type[StrEnum]]] = {"data_class": DataClass, "purpose": Purpose}
+_CLOSED_SETS: Final[Mapping[str, type[StrEnum]]] = {
+    "agreements": Agreement,
+    "data_class": DataClass,
+    "data_classes": DataClass,
+    "kind": CallerKind,
+    "purpose": Purpose,
+    "purposes": Purpose,
+    "risk": RiskClass,
+}
+# Attributes that hold names which a site gives: no closed sets, but policies name few of them.
+NAMES: Final = frozenset({"operator", "organisation", "site"})
 # Whether left is compared with, or looked up in, right.
 _COMPARISONS: Final = ("==", "!=", "contains", "containsAny", "containsAll")
 
@@ -24,9 +42,9 @@ def unknown_literals(policy: dict[str, Any], groups: Container[str]) -> list[str
     `groups` are the groups of jurisdictions that the bundle's data defines.
     """
     messages = [
-        f'"{value}" is no {attribute}; one of {", ".join(_CONTEXT_SETS[attribute])} is meant'
-        for attribute, value in _compared(policy["conditions"])
-        if value not in set(_CONTEXT_SETS[attribute])
+        f'"{value}" is no {attribute}; one of {", ".join(_CLOSED_SETS[attribute])} is meant'
+        for attribute, value in _compared(policy["conditions"], _CLOSED_SETS)
+        if value not in set(_CLOSED_SETS[attribute])
     ]
     for kind, identifier in _entities(policy):
         if kind == "Role" and identifier not in _ROLES:
@@ -38,15 +56,22 @@ def unknown_literals(policy: dict[str, Any], groups: Container[str]) -> list[str
     return messages
 
 
-def _compared(node: object) -> Iterator[tuple[str, str]]:
-    """Yield each string that `node` compares with an attribute of a closed set, and the attribute."""
+def named_in(policies: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Return the names that policies compare a site, an organisation or an operator with."""
+    return frozenset(
+        value for policy in policies for _, value in _compared(policy["conditions"], NAMES)
+    )
+
+
+def _compared(node: object, attributes: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield each string that `node` compares with one of these attributes, and the attribute."""
     for operator, sides in _members(node):
         if operator in _COMPARISONS and isinstance(sides, dict):
             for one, other in (("left", "right"), ("right", "left")):
                 attribute = _attribute(sides.get(one))
-                if attribute in _CONTEXT_SETS:
+                if attribute in attributes:
                     yield from ((attribute, value) for value in _strings(sides.get(other)))
-        yield from _compared(sides)
+        yield from _compared(sides, attributes)
 
 
 def _attribute(node: object) -> str:

@@ -14,7 +14,7 @@ from policies.cache import LruCache
 from policies.decision import Decision, Verdict, combine, failed_evaluation
 from policies.entities import API, CALLER, PLACE, Shape, World, api_entities, context_of, shape_of
 from policies.errors import BundleOutdated
-from policies.facts import Candidate, Facts, Role
+from policies.facts import Caller, Candidate, Facts
 from policies.validation import PolicyText
 
 CACHED_DECISIONS: Final = 16384
@@ -129,13 +129,13 @@ class Engine:
             loaded.decisions.put(key, decision)
         return decision
 
-    def authorize(self, roles: frozenset[Role], action: ApiAction) -> Decision:
-        """Return whether a caller with `roles` may do `action`; `permitted` then names it."""
+    def authorize(self, caller: Caller, action: ApiAction) -> Decision:
+        """Return whether `caller` may do `action`; `permitted` then names it."""
         loaded = self._loaded
-        key = (roles, action)
+        key = (caller, action)
         decision = loaded.decisions.get(key)
         if decision is None:
-            decision = _authorize(loaded, roles, action)
+            decision = _authorize(loaded, caller, action)
             loaded.decisions.put(key, decision)
         return decision
 
@@ -165,14 +165,14 @@ def _ask_about(loaded: _Loaded, facts: Facts, shapes: tuple[Shape, ...]) -> dict
     return dict(zip(shapes, answers, strict=True))
 
 
-def _authorize(loaded: _Loaded, roles: frozenset[Role], action: ApiAction) -> Decision:
+def _authorize(loaded: _Loaded, caller: Caller, action: ApiAction) -> Decision:
     request = {
         "principal": CALLER,
         "action": {"type": "Action", "id": action.value},
         "resource": API,
         "context": "{}",
     }
-    ((permitted, texts),) = _ask(loaded, [request], api_entities(roles))
+    ((permitted, texts),) = _ask(loaded, [request], api_entities(caller))
     verdict = Verdict(placement=action.value, permitted=permitted, policies=texts)
     return combine((verdict,), loaded.digest)
 

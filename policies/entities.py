@@ -1,6 +1,7 @@
 """Facts and candidates as Cedar's JSON: the entities that policies look at, and the context.
 
-Neither a person nor a place is named in them: a caller is its roles, and a place is its attributes.
+Neither a person nor a place is named in them: a caller is its roles and attributes, a place is its
+attributes.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from msgspec import Struct
 from policies.bundle import Bundle, ModelAccess
 from policies.cache import LruCache
 from policies.errors import BundleInvalid
-from policies.facts import JURISDICTION, Candidate, Facts, PlacementKind, Role
+from policies.facts import JURISDICTION, Agreement, Caller, Candidate, Facts, PlacementKind, RiskClass
 
 CALLER: Final = {"type": "Caller", "id": "caller"}
 API: Final = {"type": "Api", "id": "bedside"}
@@ -29,17 +30,20 @@ class Shape(Struct, frozen=True):
 
     kind: PlacementKind
     jurisdiction: str
-    on_premises: bool
-    agreement: bool
-    adequacy: bool
-    holds_subject: bool
+    on_premises: bool = True
+    operator: str = ""
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
+    adequacy: bool = False
+    holds_subject: bool = False
 
     @property
     def uid(self) -> dict[str, str]:
         """What Cedar calls a place of this shape."""
-        flags = f"{self.on_premises:d}{self.agreement:d}{self.adequacy:d}{self.holds_subject:d}"
+        flags = f"{self.on_premises:d}{self.attested:d}{self.adequacy:d}{self.holds_subject:d}"
+        signed = "+".join(sorted(self.agreements))
         kind = "Node" if self.kind is PlacementKind.NODE else "Device"
-        return {"type": kind, "id": f"{self.jurisdiction} {flags}"}
+        return {"type": kind, "id": f"{self.jurisdiction} {flags} {signed} {self.operator}"}
 
 
 def shape_of(candidate: Candidate) -> Shape:
@@ -48,7 +52,9 @@ def shape_of(candidate: Candidate) -> Shape:
         candidate.kind,
         candidate.jurisdiction,
         candidate.on_premises,
-        candidate.agreement,
+        candidate.operator,
+        candidate.agreements,
+        candidate.attested,
         candidate.adequacy,
         candidate.holds_subject,
     )
@@ -66,8 +72,10 @@ class World:
         """Parse the data of `bundle`.
 
         Raises:
-            BundleInvalid: if it does not fit the schema.
+            BundleInvalid: if it does not fit the schema, or if what this release of Bedside says of
+                callers and places does not: the schema is then another release's.
         """
+        _check_release(schema)
         self._models = bundle.models
         self._residency = bundle.residency
         self._groups: dict[str, set[str]] = {name: set() for name in bundle.groups}
@@ -87,7 +95,7 @@ class World:
     def entities(self, facts: Facts, shapes: tuple[Shape, ...]) -> cedarpy.Entities:
         """Return the entities that a decision on these facts and candidates can look at."""
         model = None if facts.model in self._models else facts.model
-        key = (facts.roles, facts.jurisdiction, model, shapes)
+        key = (facts.caller, facts.jurisdiction, model, shapes)
         entities = self._remembered.get(key)
         if entities is None:
             entities = self._add(facts, shapes)
@@ -96,7 +104,7 @@ class World:
 
     def _add(self, facts: Facts, shapes: tuple[Shape, ...]) -> cedarpy.Entities:
         names = {facts.jurisdiction, *(shape.jurisdiction for shape in shapes)} - self._known
-        added = [caller_entity(facts.roles), *map(place_entity, shapes)]
+        added = [caller_entity(facts.caller), *map(place_entity, shapes)]
         added += [home for home in self.homes(names) if home["uid"]["id"] not in self._known]
         if facts.model not in self._models:
             added.append(model_entity(facts.model, None))
@@ -130,10 +138,28 @@ class World:
         }
 
 
-def api_entities(roles: frozenset[Role]) -> cedarpy.Entities:
+def _check_release(schema: cedarpy.Schema) -> None:
+    caller = Caller(roles=frozenset())
+    places = (Shape(kind, "US") for kind in PlacementKind)
+    said = [
+        caller_entity(caller),
+        model_entity("model", None),
+        *map(place_entity, places),
+        {"uid": {"type": "Jurisdiction", "id": "US"}, "attrs": {}, "parents": []},
+    ]
+    try:
+        cedarpy.Entities.from_json_str(_encode(said), schema)
+    except ValueError as error:
+        raise BundleInvalid(
+            "the bundle's schema is that of another release of Bedside; draft the bundle again and"
+            f" publish it (bedside policy draft): {error}"
+        ) from error
+
+
+def api_entities(caller: Caller) -> cedarpy.Entities:
     """Return the entities that a decision on an action of the API can look at."""
     api = {"uid": API, "attrs": {}, "parents": []}
-    return cedarpy.Entities.from_json_str(_encode([caller_entity(roles), api]))
+    return cedarpy.Entities.from_json_str(_encode([caller_entity(caller), api]))
 
 
 def context_of(facts: Facts) -> str:
@@ -165,6 +191,8 @@ def model_entity(name: str, access: ModelAccess | None) -> dict[str, Any]:
     attributes = {
         "roles": [_reference("Role", role) for role in access.roles] if access else [],
         "purposes": list(access.purposes) if access else [],
+        "data_classes": list(access.data_classes) if access else [],
+        "risk": (access.risk if access else RiskClass.IV).value,
     }
     return {"uid": {"type": "Model", "id": name}, "attrs": attributes, "parents": []}
 
@@ -173,10 +201,15 @@ def _reference(kind: str, identifier: str) -> dict[str, Any]:
     return {"__entity": {"type": kind, "id": identifier}}
 
 
-def caller_entity(roles: frozenset[Role], name: str = CALLER["id"]) -> dict[str, Any]:
-    """Return a caller, who is known by these roles only."""
-    parents = [{"type": "Role", "id": role.value} for role in sorted(roles)]
-    return {"uid": {"type": "Caller", "id": name}, "attrs": {}, "parents": parents}
+def caller_entity(caller: Caller, name: str = CALLER["id"]) -> dict[str, Any]:
+    """Return a caller, who is known by its roles and attributes only."""
+    parents = [{"type": "Role", "id": role.value} for role in sorted(caller.roles)]
+    attributes = {
+        "kind": caller.kind.value,
+        "site": caller.site,
+        "organisation": caller.organisation,
+    }
+    return {"uid": {"type": "Caller", "id": name}, "attrs": attributes, "parents": parents}
 
 
 def place_entity(shape: Shape) -> dict[str, Any]:
@@ -185,7 +218,9 @@ def place_entity(shape: Shape) -> dict[str, Any]:
     if shape.kind is PlacementKind.NODE:
         attributes |= {
             "on_premises": shape.on_premises,
-            "agreement": shape.agreement,
+            "operator": shape.operator,
+            "agreements": sorted(shape.agreements),
+            "attested": shape.attested,
             "adequacy": shape.adequacy,
         }
     else:

@@ -13,7 +13,8 @@ def explain(decision: Decision, facts: Facts) -> str:
     """Return why `decision` came out as it did, for a request with `facts`.
 
     For example: "Refused: PHI of DE for TREAT may not run on node:us, because personal data of the
-    EEA is not transferred to a third country without adequate protection (GDPR Art. 44, Art. 45(1))."
+    EEA is not transferred to a third country without adequate protection (GDPR Art. 44, Art.
+    45(1), Art. 46(2), Art. 47(1))."
     """
     name = facts.data_class.value
     what = f"{name.upper() if name == 'phi' else name} data of {facts.jurisdiction}"

@@ -10,6 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
+# A site, an organisation, or the operator of a node, as a site's administrators name it.
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # The form of an ISO 3166-1 alpha-2 code, or of a 3166-2 code for a state.
 JURISDICTION: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
@@ -46,6 +48,34 @@ class Role(StrEnum):
     DEVICE = "device"
 
 
+class CallerKind(StrEnum):
+    """What kind of caller a principal is: a person, an app, an enrolled device, or a program."""
+
+    USER = "user"
+    APP = "app"
+    DEVICE = "device"
+    SERVICE = "service"
+
+
+class Agreement(StrEnum):
+    """What the operator of a node signed with the site."""
+
+    BAA = "baa"  # business associate agreement, 45 CFR 164.504(e)
+    DUA = "dua"  # data use agreement for a limited data set, 45 CFR 164.514(e)
+    DPA = "dpa"  # contract with a processor, GDPR Art. 28(3)
+    SCC = "scc"  # standard contractual clauses, GDPR Art. 46(2)(c)
+    BCR = "bcr"  # binding corporate rules, GDPR Art. 47
+
+
+class RiskClass(StrEnum):
+    """What may come of a wrong answer: categories of software as a medical device (IMDRF/SaMD N12)."""
+
+    I = "I"  # noqa: E741 the framework's own name
+    II = "II"
+    III = "III"
+    IV = "IV"
+
+
 class PlacementKind(StrEnum):
     """Where a request may run at all."""
 
@@ -53,9 +83,22 @@ class PlacementKind(StrEnum):
     DEVICE = "device"
 
 
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks, without saying who: all that policies can tell of a caller.
+
+    `site` and `organisation` are where the caller belongs; one that says nothing belongs nowhere.
+    """
+
+    roles: frozenset[Role]
+    kind: CallerKind = CallerKind.USER
+    site: str = ""
+    organisation: str = ""
+
+
 class Facts(Struct, frozen=True, kw_only=True):
     """What one request is about, without saying whom.
 
+    `roles`, `kind`, `site` and `organisation` are the caller's.
     `jurisdiction` is ISO 3166-1 alpha-2, or 3166-2 for a state, of the data's legal home; the
     gateway fills the site's own where the caller states none. `on_device` says that a registered
     device holds the subject's data, `own_device` that it is the caller itself; `carries_payload` that
@@ -63,6 +106,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     """
 
     roles: frozenset[Role]
+    kind: CallerKind = CallerKind.USER
+    site: str = ""
+    organisation: str = ""
     model: str
     jurisdiction: str
     data_class: DataClass = DataClass.PHI
@@ -73,20 +119,28 @@ class Facts(Struct, frozen=True, kw_only=True):
     own_device: bool = False
     carries_payload: bool = True
 
+    @property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return Caller(roles=self.roles, kind=self.kind, site=self.site, organisation=self.organisation)
+
 
 class Candidate(Struct, frozen=True, kw_only=True):
     """One place that could run the request, as policies see it.
 
     `placement` is `node:<id>` or `device:<id>`. `holds_subject` is true for the device that holds
-    the subject's data. `agreement` says that the operator signed a business associate agreement
-    (45 CFR 164.504(e)); `adequacy` that it is among those whom the European Commission's decision on
-    its country covers (GDPR Art. 45), where that decision does not cover everybody.
+    the subject's data. `operator` is who runs a node, and `agreements` what it signed; `attested` says
+    that the site verified which hardware and software runs there; `adequacy` that the operator is among
+    those whom the European Commission's decision on its country covers (GDPR Art. 45), where that
+    decision does not cover everybody.
     """
 
     placement: str
     kind: PlacementKind
     jurisdiction: str
     on_premises: bool = True
-    agreement: bool = False
+    operator: str = ""
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
     adequacy: bool = False
     holds_subject: bool = False

@@ -11,7 +11,7 @@ decide nothing: `@invariant` says what is claimed of the requests that the state
 - `ignores`  a permit with `@fact`: to raise this fact changes nothing, within them
 
 A fact is raised from false to true, from `phi` over `limited` and `deidentified` to `synthetic`, or,
-for `roles`, by one more role.
+for `roles` and `agreements`, by one more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,8 @@ from policies.validation import (
 
 RAISED: Final = (
     "adequacy",
-    "agreement",
+    "agreements",
+    "attested",
     "carries_payload",
     "consent",
     "data_class",

@@ -28,6 +28,11 @@ def audience_of(site: str) -> str:
     return f"bedside:{site}"
 
 
+def site_of(audience: str) -> str:
+    """Return the site that an audience names."""
+    return audience.removeprefix("bedside:")
+
+
 def key_name(token: bytes) -> str:
     """Return the `kid` that `token` names, or nothing; it is only a claim until the token verifies.
 

@@ -4,12 +4,13 @@ A pack's `tests.yaml` holds
 
     packs: [base, ...]                the packs that decide, usually all that a site uses
     residency: {...}                  the site's table, if the cases need one
-    models: {<name>: {...}}           roles, purposes: models, as a site registers them
-    places: {node:<name>: {...}}      jurisdiction, on_premises, agreement, adequacy,
-                                      holds_subject: candidates
+    models: {<name>: {...}}           roles, purposes, data_classes, risk: models, as registered
+    places: {node:<name>: {...}}      jurisdiction, on_premises, operator, agreements, attested,
+                                      adequacy, holds_subject: candidates
     cases: [{...}]                    name, facts, candidates (names of places), and what is expected:
                                       permitted (places), policies, obligations, citations
-    api: [{...}]                      name, roles, permitted (actions); every other action is refused
+    api: [{...}]                      name, roles, kind, site, organisation, permitted (actions); every
+                                      other action is refused
 
 What is expected must be exactly what is decided, except for citations, each of which must be among
 those of the decision.
@@ -24,7 +25,17 @@ from policies.bundle import Bundle, ModelAccess, build_bundle
 from policies.decision import Decision
 from policies.engine import ApiAction, Engine
 from policies.errors import BundleInvalid, CasesInvalid
-from policies.facts import Candidate, DataClass, Facts, PlacementKind, Purpose, Role
+from policies.facts import (
+    Agreement,
+    Caller,
+    CallerKind,
+    Candidate,
+    DataClass,
+    Facts,
+    PlacementKind,
+    Purpose,
+    Role,
+)
 from policies.pack import PACKS
 from policies.validation import PolicyText
 from policies.yaml_text import read_yaml
@@ -35,7 +46,9 @@ class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     jurisdiction: str
     on_premises: bool = True
-    agreement: bool = False
+    operator: str = ""
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
     adequacy: bool = False
     holds_subject: bool = False
 
@@ -44,6 +57,9 @@ class CaseFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The facts of a case; what it does not state takes the value that it takes in a request."""
 
     roles: tuple[Role, ...]
+    kind: CallerKind = CallerKind.USER
+    site: str = ""
+    organisation: str = ""
     model: str
     jurisdiction: str
     data_class: DataClass = DataClass.PHI
@@ -72,6 +88,9 @@ class ApiCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     roles: tuple[Role, ...]
+    kind: CallerKind = CallerKind.USER
+    site: str = ""
+    organisation: str = ""
     permitted: tuple[ApiAction, ...]
 
 
@@ -189,7 +208,13 @@ def _suite(pack: str, root: Path) -> Suite:
 
 
 def _run_api(pack: str, case: ApiCase, engine: Engine) -> tuple[CaseResult, set[str]]:
-    decisions = {action: engine.authorize(frozenset(case.roles), action) for action in ApiAction}
+    caller = Caller(
+        roles=frozenset(case.roles),
+        kind=case.kind,
+        site=case.site,
+        organisation=case.organisation,
+    )
+    decisions = {action: engine.authorize(caller, action) for action in ApiAction}
     allowed = [action.value for action, decision in decisions.items() if decision.allowed]
     problems = tuple(_difference("permitted", case.permitted, allowed))
     decisive = {name for decision in decisions.values() for name in decision.policies}
@@ -222,7 +247,9 @@ def _candidate(pack: str, name: str, place: Place) -> Candidate:
         kind=kind,
         jurisdiction=place.jurisdiction,
         on_premises=place.on_premises,
-        agreement=place.agreement,
+        operator=place.operator,
+        agreements=place.agreements,
+        attested=place.attested,
         adequacy=place.adequacy,
         holds_subject=place.holds_subject,
     )

@@ -1,4 +1,4 @@
-"""Bearer tokens of a site's issuer: they assert a principal and its roles.
+"""Bearer tokens of a site's issuer: they assert a principal, its roles, and where it belongs.
 
 They may also assert facts, which then outrank what a caller claims. The other kind of bearer token,
 which a device signs itself, is in `policies.assertions`.
@@ -7,7 +7,6 @@ which a device signs itself, is in `policies.assertions`.
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Final
 from uuid import uuid4
 
@@ -18,22 +17,22 @@ from msgspec import Meta, Struct
 
 from policies.cache import LruCache
 from policies.errors import TokenExpired, TokenInvalid
-from policies.facts import JURISDICTION, DataClass, Purpose, Role
-from policies.signed_claims import ALGORITHM, LEEWAY_S, audience_of, key_id, key_name, verified_claims
+from policies.facts import JURISDICTION, NAME, Caller, CallerKind, DataClass, Purpose, Role
+from policies.signed_claims import (
+    ALGORITHM,
+    LEEWAY_S,
+    audience_of,
+    key_id,
+    key_name,
+    site_of,
+    verified_claims,
+)
 
 CACHED_TOKENS: Final = 16384
 REQUIRED_CLAIMS: Final = ("iss", "aud", "sub", "roles", "iat", "exp", "jti")
 
 _PRINCIPAL = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}")
 _ROLES: Final[Mapping[str, Role]] = {role.value: role for role in Role}
-
-
-class PrincipalKind(StrEnum):
-    """What kind of caller a principal is."""
-
-    USER = "user"
-    APP = "app"
-    DEVICE = "device"
 
 
 class AssertedFacts(Struct, frozen=True, kw_only=True):
@@ -48,6 +47,19 @@ class AssertedFacts(Struct, frozen=True, kw_only=True):
 
 NOTHING_ASSERTED: Final = AssertedFacts()
 
+Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
+
+
+class Belonging(Struct, frozen=True, kw_only=True):
+    """What kind of caller a token says that its principal is, and where that one belongs."""
+
+    kind: CallerKind | None = None
+    site: Name | None = None
+    organisation: Name | None = None
+
+
+NOTHING_SAID: Final = Belonging()
+
 
 class Principal(Struct, frozen=True, kw_only=True):
     """Who is calling, as a verified token says."""
@@ -55,13 +67,26 @@ class Principal(Struct, frozen=True, kw_only=True):
     id: str
     roles: frozenset[Role]
     asserted: AssertedFacts = NOTHING_ASSERTED
+    said: Belonging = NOTHING_SAID
 
     @property
-    def kind(self) -> PrincipalKind:
-        """What kind of caller this is: only a device that signed for itself is named as one."""
-        if self.id.startswith("device:"):
-            return PrincipalKind.DEVICE
-        return PrincipalKind.APP if Role.APP in self.roles else PrincipalKind.USER
+    def kind(self) -> CallerKind:
+        """What kind of caller this is; what its token does not say follows from its roles."""
+        if self.said.kind is not None:
+            return self.said.kind
+        if Role.DEVICE in self.roles:
+            return CallerKind.DEVICE
+        return CallerKind.APP if Role.APP in self.roles else CallerKind.USER
+
+    @property
+    def caller(self) -> Caller:
+        """All that policies can tell of this principal."""
+        return Caller(
+            roles=self.roles,
+            kind=self.kind,
+            site=self.said.site or "",
+            organisation=self.said.organisation or "",
+        )
 
 
 class TokenIssuer:
@@ -79,6 +104,7 @@ class TokenIssuer:
         *,
         lifetime_s: int,
         asserted: AssertedFacts = NOTHING_ASSERTED,
+        said: Belonging = NOTHING_SAID,
     ) -> str:
         """Return a token for `principal`, valid for `lifetime_s` seconds from now.
 
@@ -89,8 +115,9 @@ class TokenIssuer:
             raise TokenInvalid(
                 "a principal's name is 1 to 63 lower-case letters, digits, '.', '_', '@' or '-'"
             )
-        facts = msgspec.to_builtins(asserted)
+        facts = {**msgspec.to_builtins(asserted), **msgspec.to_builtins(said)}
         _asserted(facts)
+        _belonging(facts)
         now = int(time.time())
         claims = {
             "iss": self._site,
@@ -169,9 +196,17 @@ class TokenVerifier:
         if not _PRINCIPAL.fullmatch(claims["sub"]):
             raise TokenInvalid("the token's principal is not a valid name")
         principal = Principal(
-            id=claims["sub"], roles=_roles(claims["roles"]), asserted=_asserted(claims)
+            id=claims["sub"],
+            roles=_roles(claims["roles"]),
+            asserted=_asserted(claims),
+            said=self._where(_belonging(claims)),
         )
         return claims["exp"], principal
+
+    def _where(self, said: Belonging) -> Belonging:
+        """Return where a principal belongs: to this site, and to nobody else, if nothing is said."""
+        site = said.site or site_of(self._site)
+        return msgspec.structs.replace(said, site=site, organisation=said.organisation or site)
 
 
 def _roles(names: object) -> frozenset[Role]:
@@ -189,3 +224,12 @@ def _asserted(claims: Mapping[str, Any]) -> AssertedFacts:
         return msgspec.convert(claims, AssertedFacts)
     except msgspec.ValidationError:
         raise TokenInvalid("the token asserts a fact outside its closed set") from None
+
+
+def _belonging(claims: Mapping[str, Any]) -> Belonging:
+    try:
+        return msgspec.convert(claims, Belonging)
+    except msgspec.ValidationError:
+        raise TokenInvalid(
+            "the token's kind is no kind of caller, or its site or organisation is no name"
+        ) from None

@@ -147,7 +147,7 @@ def build_control(gateway: Gateway) -> FastAPI:
         call = _bare_call(request, Action.RECEIPT)
         try:
             principal = gateway.authenticator.authenticate(call.authorization)
-            _may_send(gateway.parts.engine.authorize(principal.roles, ApiAction.RECEIPTS_SEND))
+            _may_send(gateway.parts.engine.authorize(principal.caller, ApiAction.RECEIPTS_SEND))
             placed = tokens.read(receipt.token)
             if placed.principal != principal.id or placed.id != receipt.id:
                 raise Refusal(Problem.FACTS_INVALID, "The receipt is for another placement.")

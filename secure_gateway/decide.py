@@ -64,7 +64,7 @@ class Decider:
         if principal is None:
             message = "authorization follows authentication"
             raise AssertionError(message)
-        decision = self._engine.authorize(principal.roles, action)
+        decision = self._engine.authorize(principal.caller, action)
         exchange.decision = decision
         if not decision.allowed:
             raise Refusal(

@@ -93,6 +93,9 @@ class Describer:
         request = exchange.request
         return Facts(
             roles=principal.roles,
+            kind=principal.kind,
+            site=principal.said.site or "",
+            organisation=principal.said.organisation or "",
             model=model,
             jurisdiction=asserted.jurisdiction or self._jurisdiction_of(claims.jurisdiction),
             data_class=asserted.data_class or _data_class_of(claims.data_class),

@@ -123,6 +123,9 @@ def record_of(exchange: Exchange) -> RequestRecord:
         status=status,
         principal=principal.id if principal else None,
         roles=tuple(sorted(principal.roles)) if principal else (),
+        caller_kind=principal.kind if principal else None,
+        caller_site=principal.said.site if principal else None,
+        caller_organisation=principal.said.organisation if principal else None,
         subject=exchange.pseudonym,
         model=model.name if model else None,
         # Other servers' models may have no version.
@@ -136,6 +139,7 @@ def record_of(exchange: Exchange) -> RequestRecord:
         on_device=facts.on_device if facts else None,
         carries_payload=facts.carries_payload if facts else None,
         candidates=_places(exchange.candidates),
+        operators=_operators(exchange.candidates),
         placement=exchange.placement,
         attempted=exchange.attempted,
         changed=exchange.changed,
@@ -190,10 +194,16 @@ def _places(candidates: tuple[Candidate, ...]) -> tuple[Place, ...]:
     )
 
 
+@lru_cache(maxsize=PLACES_REMEMBERED)
+def _operators(candidates: tuple[Candidate, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((each.placement, each.operator) for each in candidates if each.operator)
+
+
 def _traits(candidate: Candidate) -> tuple[tuple[PlaceTrait, bool], ...]:
     return (
         (PlaceTrait.ON_PREMISES, candidate.on_premises),
-        (PlaceTrait.AGREEMENT, candidate.agreement),
+        *((PlaceTrait(signed.value), True) for signed in sorted(candidate.agreements)),
+        (PlaceTrait.ATTESTED, candidate.attested),
         (PlaceTrait.ADEQUACY, candidate.adequacy),
         (PlaceTrait.HOLDS_SUBJECT, candidate.holds_subject),
     )

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from policies import Agreement, Candidate, PlacementKind
 from secure_gateway.admission.settings import AdmissionSettings, LimitSettings
 from secure_gateway.cache.settings import CacheSettings
 from secure_gateway.consent.settings import ConsentSettings
@@ -14,6 +15,7 @@ from secure_gateway.rpc.settings import GrpcSettings
 from secure_gateway.work.settings import WorkSettings
 
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+OperatorName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -22,10 +24,11 @@ class NodeEntry(BaseModel):
     """One node that the gateway may route to.
 
     `url` is an Open Inference Protocol server (`http://host:port` or `unix:/path`); without it the
-    node runs inside the gateway's own process. `agreement` says that its operator signed a business
-    associate agreement (45 CFR 164.504(e)), `adequacy` that the adequacy decision on its country covers
-    it (GDPR Art. 45), where not everybody there is covered. `models` names what to look for on a server
-    that cannot list what it serves.
+    node runs inside the gateway's own process. `operator` is who runs it, and `agreements` what that
+    one signed with the site; `attested` says that the site verified the hardware and software it runs
+    on, `adequacy` that the adequacy decision on its country covers it (GDPR Art. 45), where not
+    everybody there is covered. `models` names what to look for on a server that cannot
+    list what it serves.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,10 +37,26 @@ class NodeEntry(BaseModel):
     jurisdiction: Jurisdiction
     url: str | None = None
     on_premises: bool = True
-    agreement: bool = False
+    operator: OperatorName = ""
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
     adequacy: bool = False
     secret: str | None = Field(default=None, description="reference to the node's shared secret")
     models: tuple[ModelName, ...] = ()
+
+    @property
+    def candidate(self) -> Candidate:
+        """The node as policies see it."""
+        return Candidate(
+            placement=f"node:{self.id}",
+            kind=PlacementKind.NODE,
+            jurisdiction=self.jurisdiction,
+            on_premises=self.on_premises,
+            operator=self.operator,
+            agreements=self.agreements,
+            attested=self.attested,
+            adequacy=self.adequacy,
+        )
 
     @field_validator("url")
     @classmethod

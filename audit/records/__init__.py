@@ -59,6 +59,7 @@ from audit.records.policy import (
     RollbackReason,
 )
 from audit.records.request import (
+    AGREEMENTS,
     Action,
     ConsentScope,
     DecisionChange,
@@ -73,6 +74,7 @@ from audit.records.request import (
 )
 
 __all__ = [
+    "AGREEMENTS",
     "Action",
     "Address",
     "AnyRecord",

@@ -1,7 +1,7 @@
 """Requests through a gateway, and what their decisions were made on."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from msgspec import Meta, Struct
@@ -87,12 +87,33 @@ class Problem(StrEnum):
 
 
 class PlaceTrait(StrEnum):
-    """What policies see in a place besides its kind and its jurisdiction."""
+    """What policies see in a place besides its kind, its jurisdiction and its operator.
+
+    `agreement` stands in records from before there were several: it was one with a business associate.
+    """
 
     ON_PREMISES = "on-premises"
     AGREEMENT = "agreement"
+    BAA = "baa"
+    DUA = "dua"
+    DPA = "dpa"
+    SCC = "scc"
+    BCR = "bcr"
+    ATTESTED = "attested"
     ADEQUACY = "adequacy"
     HOLDS_SUBJECT = "holds-subject"
+
+
+AGREEMENTS: Final = frozenset(
+    {
+        PlaceTrait.AGREEMENT,
+        PlaceTrait.BAA,
+        PlaceTrait.DUA,
+        PlaceTrait.DPA,
+        PlaceTrait.SCC,
+        PlaceTrait.BCR,
+    }
+)
 
 
 class DecisionChange(StrEnum):
@@ -150,8 +171,10 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, tag="
     placements that the request was sent to before, and that did not answer it. `changed` are the nodes
     on which a model was loaded or unloaded.
 
-    With `on_device`, `carries_payload` and the `candidates`, everything that a placement was decided on
-    is there, so that the decision can be repeated; they are set where one was decided.
+    `operators` are those of candidates, by placement, where they are known. With these, `on_device`,
+    `carries_payload`, the caller's kind, site and organisation, and the `candidates`, everything that a
+    placement was decided on is there, so that the decision can be repeated; they are set where one was
+    decided.
 
     A stream has two records of one `id`: `stream`, before its first response, and `stream-end`, with
     how it ended and how many `responses` it gave. Without a second the gateway itself was stopped.
@@ -167,6 +190,9 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, tag="
     status: Annotated[int, Meta(ge=100, le=599)]
     principal: Identifier | None = None
     roles: tuple[Identifier, ...] = ()
+    caller_kind: Identifier | None = None
+    caller_site: Identifier | None = None
+    caller_organisation: Identifier | None = None
     subject: Pseudonym | None = None
     model: Identifier | None = None
     model_version: Identifier | None = None
@@ -179,6 +205,7 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, tag="
     on_device: bool | None = None
     carries_payload: bool | None = None
     candidates: tuple[Place, ...] = ()
+    operators: tuple[tuple[Identifier, Identifier], ...] = ()
     placement: Identifier | None = None
     attempted: tuple[Identifier, ...] = ()
     changed: tuple[Identifier, ...] = ()

@@ -25,8 +25,8 @@ from policies.proofs import explain_request
 # In the order in which somebody asks: who and what, about whom, decided how, where it ran.
 GROUPS: Final = (
     ("Who asked, and for what", (
-        "principal", "roles", "action", "model", "model_version", "model_digest", "kind", "device",
-        "change", "account", "address",
+        "principal", "roles", "caller_kind", "caller_site", "caller_organisation", "action", "model",
+        "model_version", "model_digest", "kind", "device", "change", "account", "address",
     )),
     ("Facts it was decided on", (
         "subject", "data_class", "jurisdiction", "purpose", "consent", "emergency", "on_device",

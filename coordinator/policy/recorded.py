@@ -1,7 +1,7 @@
 """What the logs say was decided, as replay and the shadow's report need it: metadata, and no more."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -9,11 +9,13 @@ from typing import Final
 from msgspec import Struct
 
 from audit.minimum import read_minimum
-from audit.records import Action, Place, PlaceTrait, Problem, RequestRecord, decode
+from audit.records import AGREEMENTS, Action, Place, PlaceTrait, Problem, RequestRecord, decode
 from audit.reports import LogSource
 from audit.verify import read_checkpoint, read_entries, verify_tree
 from policies import (
+    Agreement,
     Bundle,
+    CallerKind,
     Candidate,
     DataClass,
     Engine,
@@ -110,15 +112,19 @@ def recorded(where: str, record: RequestRecord) -> Recorded | NotReplayable | No
             consent=record.consent,
             emergency=record.emergency,
             on_device=record.on_device,
+            kind=CallerKind(record.caller_kind or CallerKind.USER),
+            site=record.caller_site or "",
+            organisation=record.caller_organisation or "",
             own_device=any(place.placement == record.principal for place in record.candidates),
             carries_payload=record.carries_payload,
         )
     except ValueError:
         return NotReplayable.VALUE_UNKNOWN
+    operators = dict(record.operators)
     return Recorded(
         record=where,
         facts=facts,
-        candidates=tuple(map(_candidate, record.candidates)),
+        candidates=tuple(_candidate(place, operators) for place in record.candidates),
         permitted=record.problem is not Problem.POLICY_REFUSED,
         placement=record.placement,
         policies=record.policies,
@@ -167,13 +173,19 @@ def _requests(sources: Sequence[LogSource], period: Period) -> Iterator[tuple[st
                 yield f"{checkpoint.origin}#{index}", record
 
 
-def _candidate(place: Place) -> Candidate:
+def _candidate(place: Place, operators: Mapping[str, str]) -> Candidate:
     return Candidate(
         placement=place.placement,
         kind=PlacementKind(place.placement.partition(":")[0]),
         jurisdiction=place.jurisdiction,
         on_premises=PlaceTrait.ON_PREMISES in place.traits,
-        agreement=PlaceTrait.AGREEMENT in place.traits,
+        operator=operators.get(place.placement, ""),
+        agreements=frozenset(map(_agreement, AGREEMENTS & set(place.traits))),
+        attested=PlaceTrait.ATTESTED in place.traits,
         adequacy=PlaceTrait.ADEQUACY in place.traits,
         holds_subject=PlaceTrait.HOLDS_SUBJECT in place.traits,
     )
+
+
+def _agreement(trait: PlaceTrait) -> Agreement:
+    return Agreement.BAA if trait is PlaceTrait.AGREEMENT else Agreement(trait.value)

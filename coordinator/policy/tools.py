@@ -97,6 +97,9 @@ class Tools:
         """
         facts = Facts(
             roles=frozenset(question.roles),
+            kind=question.kind,
+            site=question.site,
+            organisation=question.organisation,
             model=question.model,
             jurisdiction=question.jurisdiction,
             data_class=question.data_class,

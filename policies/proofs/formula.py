@@ -21,12 +21,24 @@ ROLES: Final = "roles"
 MODEL: Final = "model"
 MODEL_ROLES: Final = "model.roles"
 MODEL_PURPOSES: Final = "model.purposes"
+MODEL_DATA: Final = "model.data_classes"
+MODEL_RISK: Final = "model.risk"
+KIND: Final = "kind"
+SITE: Final = "site"
+ORGANISATION: Final = "organisation"
 HOME: Final = "jurisdiction"
 PLACE: Final = "place"
 PLACE_HOME: Final = "place.jurisdiction"
+OPERATOR: Final = "place.operator"
 
-_MODEL_READS: Final = {"roles": {MODEL_ROLES}, "purposes": {MODEL_PURPOSES}}
-_ANY_MODEL: Final = frozenset({MODEL, MODEL_ROLES, MODEL_PURPOSES})
+_MODEL_READS: Final = {
+    "roles": {MODEL_ROLES},
+    "purposes": {MODEL_PURPOSES},
+    "data_classes": {MODEL_DATA},
+    "risk": {MODEL_RISK},
+}
+MODEL_VARIABLES: Final = frozenset({MODEL, MODEL_ROLES, MODEL_PURPOSES, MODEL_DATA, MODEL_RISK})
+_NAMED: Final = frozenset({SITE, ORGANISATION, OPERATOR})
 _FLAGS: Final = (
     "data_class",
     "purpose",
@@ -36,15 +48,23 @@ _FLAGS: Final = (
     "own_device",
     "carries_payload",
 )
-_CONTEXT: Final = frozenset({*_FLAGS, HOME, *_ANY_MODEL})
+_CONTEXT: Final = frozenset({*_FLAGS, HOME, *MODEL_VARIABLES})
 _VARIABLES: Final = {
     "action": frozenset({ACTION}),
-    "principal": frozenset({ROLES}),
-    "resource": frozenset({PLACE, PLACE_HOME}),
+    "principal": frozenset({ROLES, KIND, SITE, ORGANISATION}),
+    "resource": frozenset({PLACE, PLACE_HOME, OPERATOR}),
     "context": _CONTEXT,
+}
+# What is compared or looked up as a whole: its roles are its place among entities, no attributes.
+_ENTITIES: Final = {
+    ("principal",): frozenset({ROLES}),
+    ("context", MODEL): frozenset({MODEL}),
 }
 # Entities that stand for one caller or place, which policies know by their attributes only.
 _NAMELESS: Final = frozenset({"Caller", "Node", "Device"})
+
+# What can be asked of a name, so that those which policies name and a few more stand for all.
+_OF_NAMES: Final = ("==", "!=", "contains", "in", "is", "has")
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -228,21 +248,31 @@ def _formed(node: dict[str, Any], world: int) -> Formula:
     nameless = sorted(kind for kind, _ in literals_of(node) if kind in _NAMELESS)
     if nameless:
         raise Unprovable(f"a policy names one {nameless[0]}; it is known by its attributes only")
-    return Atom(_encoder.encode(node).decode(), frozenset(_reads(node)), world)
+    reads = frozenset(_reads(node))
+    if operator not in _OF_NAMES and reads & _NAMED:
+        raise Unprovable(
+            f"a policy reads {', '.join(sorted(reads & _NAMED))} other than by"
+            f" {', '.join(_OF_NAMES)}; the names that it could hold cannot be enumerated"
+        )
+    return Atom(_encoder.encode(node).decode(), reads, world)
 
 
-def _reads(node: object) -> set[str]:
+def _reads(node: object, *, attributes: bool = False) -> set[str]:
+    """Return the facts that `node` reads; with `attributes`, some attribute of its value is read."""
     path = path_of(node)
     if path is not None:
+        if not attributes and path in _ENTITIES:
+            return set(_ENTITIES[path])
         return set(_read_of_path(path))
     found: set[str] = set()
     if isinstance(node, dict):
         if set(node) == {"is"} and path_of(node["is"]["left"]) == ("resource",):
             return {PLACE}
+        attributes = attributes or not {".", "has"}.isdisjoint(node)
         node = list(node.values())
     if isinstance(node, list):
         for value in node:
-            found |= _reads(value)
+            found |= _reads(value, attributes=attributes)
     return found
 
 
@@ -268,11 +298,15 @@ def _read_of_path(path: tuple[str, ...]) -> frozenset[str]:
     first, *rest = attributes
     if variable == "context":
         if first == MODEL:
-            return frozenset(_MODEL_READS.get(rest[0], _ANY_MODEL)) if rest else _ANY_MODEL
+            return frozenset(_MODEL_READS.get(rest[0], MODEL_VARIABLES)) if rest else MODEL_VARIABLES
         if first not in _CONTEXT:
             raise Unprovable(f"a policy reads context.{first}, whose values cannot be enumerated")
         return frozenset({first})
     if variable == "resource":
         # Every place has a jurisdiction, whatever else it has depends on its kind.
-        return frozenset({PLACE_HOME}) if first == HOME else frozenset({PLACE})
+        if first == HOME:
+            return frozenset({PLACE_HOME})
+        return frozenset({PLACE, OPERATOR} if first == "operator" else {PLACE})
+    if variable == "principal" and first in (KIND, SITE, ORGANISATION):
+        return frozenset({first})
     return _VARIABLES[variable]

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from policies.bundle import Bundle
 from policies.decision import Decision
-from policies.facts import DataClass, Role
+from policies.facts import Agreement, DataClass, Role
 from policies.invariants import Claim, Invariant
 from policies.proofs.axes import Axes, Axis
 from policies.proofs.formula import PLACE
@@ -26,7 +26,7 @@ from policies.proofs.workbench import Claimed, Field, Workbench
 
 SHOWN: Final = 3
 
-_TRAITS: Final = ("adequacy", "agreement", "holds_subject", "on_premises")
+_TRAITS: Final = ("adequacy", "agreements", "attested", "holds_subject", "on_premises")
 
 
 class Counterexample(Struct, frozen=True, kw_only=True):
@@ -253,7 +253,13 @@ def _step_values(values: Sequence[Any], fact: str) -> Iterator[tuple[int, int]]:
         if isinstance(value, frozenset):
             higher = [value | {role} for role in Role if role not in value]
         elif isinstance(value, Traits):
-            if not getattr(value, fact):
+            if fact == "agreements":
+                higher = [
+                    msgspec.structs.replace(value, agreements=value.agreements | {one})
+                    for one in Agreement
+                    if one not in value.agreements
+                ]
+            elif not getattr(value, fact):
                 higher = [msgspec.structs.replace(value, **{fact: True})]
         elif isinstance(value, DataClass):
             higher = list(DataClass)[list(DataClass).index(value) + 1 :][:1]

@@ -111,16 +111,34 @@ def _places(values: list[Traits]) -> tuple[str, ...]:
     for kind in PlacementKind:
         own = [traits for traits in values if traits.kind is kind]
         told = NODE_TRAITS if kind is PlacementKind.NODE else DEVICE_TRAITS
-        alike = [name for name in told if len({getattr(traits, name) for traits in own}) == 1]
-        if own and len(own) == 1 << (len(told) - len(alike)):
-            names.append(_place(kind, own[0], alike))
-        else:
-            names += [_place(kind, traits, told) for traits in own]
+        names += [_place(kind, *part) for part in _parts(own, told, ())]
     return tuple(names)
 
 
+def _parts(
+    own: list[Traits], told: Sequence[str], alike: tuple[str, ...]
+) -> Iterator[tuple[Traits, tuple[str, ...]]]:
+    """Yield parts that make up `own`, each as one of it and the traits that all of the part share.
+
+    `alike` are the traits that all of `own` share, `told` those that may tell them apart.
+    """
+    if len(own) == 1 << len(told):
+        yield own[0], alike
+    elif own:
+        # What tells the most apart comes first, so that the parts are few.
+        halves = {name: [traits for traits in own if traits.has(name)] for name in told}
+        name = max(told, key=lambda each: abs(2 * len(halves[each]) - len(own)))
+        rest = [each for each in told if each != name]
+        yield from _parts(halves[name], rest, (*alike, name))
+        yield from _parts([t for t in own if not t.has(name)], rest, (*alike, name))
+
+
 def _place(kind: PlacementKind, traits: Traits, told: Sequence[str]) -> str:
-    words = [f"{'' if getattr(traits, name) else 'not '}{name}" for name in told]
+    words = [
+        f"{'' if traits.has(name) else 'not '}{name}"
+        for name in (*NODE_TRAITS, *DEVICE_TRAITS)
+        if name in told
+    ]
     return f"{kind} ({' '.join(words)})" if words else f"any {kind}"
 
 

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from policies.bundle import Bundle, ModelAccess
+from policies.closed import named_in
 from policies.engine import ApiAction
 from policies.entities import (
     API,
@@ -28,16 +29,33 @@ from policies.entities import (
     place_entity,
 )
 from policies.entities import PLACE as PLACE_ACTION
-from policies.facts import DataClass, Facts, PlacementKind, Purpose, Role
+from policies.facts import (
+    Agreement,
+    Caller,
+    CallerKind,
+    DataClass,
+    Facts,
+    PlacementKind,
+    Purpose,
+    RiskClass,
+    Role,
+)
 from policies.proofs.formula import (
     ACTION,
     HOME,
+    KIND,
     MODEL,
+    MODEL_DATA,
     MODEL_PURPOSES,
+    MODEL_RISK,
     MODEL_ROLES,
+    MODEL_VARIABLES,
+    OPERATOR,
+    ORGANISATION,
     PLACE,
     PLACE_HOME,
     ROLES,
+    SITE,
     Atom,
     literals_of,
 )
@@ -56,7 +74,9 @@ _FLAGS: Final[Mapping[str, tuple[object, ...]]] = {
     "carries_payload": (True, False),
 }
 _API_ENTITY: Final[dict[str, Any]] = {"uid": API, "attrs": {}, "parents": []}
-_MODEL_VARIABLES: Final = frozenset({MODEL, MODEL_ROLES, MODEL_PURPOSES})
+# Names that no policy names; as many as there are facts that hold one, so that all can differ.
+UNNAMED: Final = ("another", "yet-another", "a-third")
+_CALLER: Final = (ROLES, KIND, SITE, ORGANISATION)
 
 Values = Mapping[str, Any]
 
@@ -66,34 +86,56 @@ class Traits(Struct, frozen=True):
 
     kind: PlacementKind
     on_premises: bool = True
-    agreement: bool = False
+    agreements: frozenset[Agreement] = frozenset()
+    attested: bool = False
     adequacy: bool = False
     holds_subject: bool = False
 
-    def at(self, jurisdiction: str) -> Shape:
+    def at(self, jurisdiction: str, operator: str = "") -> Shape:
         """Return the place with these traits in a jurisdiction."""
         return Shape(
             self.kind,
             jurisdiction,
             self.on_premises,
-            self.agreement,
+            operator,
+            self.agreements,
+            self.attested,
             self.adequacy,
             self.holds_subject,
         )
 
+    def has(self, trait: str) -> bool:
+        """Return whether a trait is there: an attribute that is true, or an agreement by its name."""
+        return trait in self.agreements or getattr(self, trait, False) is True
 
-NODE_TRAITS: Final = ("on_premises", "agreement", "adequacy")
+
+NODE_TRAITS: Final = ("on_premises", "adequacy", "attested", *Agreement)
 DEVICE_TRAITS: Final = ("holds_subject",)
 
-TRAITS: Final = (
-    *(
-        Traits(PlacementKind.NODE, on_premises=own, agreement=agreed, adequacy=covered)
-        for own in (True, False)
-        for agreed in (False, True)
-        for covered in (False, True)
-    ),
-    *(Traits(PlacementKind.DEVICE, holds_subject=holds) for holds in (True, False)),
-)
+
+def _nodes() -> Iterator[Traits]:
+    for own, adequate, attested in itertools.product((True, False), (False, True), (False, True)):
+        for signed in _subsets(tuple(Agreement)).values:
+            yield Traits(
+                PlacementKind.NODE,
+                on_premises=own,
+                agreements=signed,
+                attested=attested,
+                adequacy=adequate,
+            )
+
+
+def _devices() -> Iterator[Traits]:
+    for holds in (True, False):
+        yield Traits(PlacementKind.DEVICE, holds_subject=holds)
+
+
+def _departure(traits: Traits) -> int:
+    """Return how far a place departs from a node of the site's own of which nothing else is said."""
+    if traits.kind is PlacementKind.DEVICE:
+        return len(NODE_TRAITS) + (not traits.holds_subject)
+    told = (not traits.on_premises, traits.adequacy, traits.attested)
+    return sum(told) + len(traits.agreements)
 
 
 class Domain(Struct, frozen=True):
@@ -108,7 +150,7 @@ class Space:
 
     `models` are the models of the worlds, by world, where only those that are registered count; else
     any that could be. `places` are the only places, one for each world, where some are given; `codes`
-    are jurisdictions that count as named.
+    are jurisdictions that count as named, `belongs` sites, organisations and operators.
     """
 
     def __init__(
@@ -119,10 +161,12 @@ class Space:
         models: Sequence[Mapping[str, ModelAccess]] | None = None,
         places: Sequence[Shape] | None = None,
         codes: Iterable[str] = (),
+        belongs: Iterable[str] = (),
         api: bool = False,
     ) -> None:
         """Work out the variables; `policies`, in Cedar's JSON form, are those that will be asked."""
-        literals = set(literals_of(list(policies)))
+        policies = list(policies)
+        literals = set(literals_of(policies))
         self._worlds = [
             World(bundle, cedarpy.Schema.from_str(bundle.schema_text())) for bundle in bundles
         ]
@@ -133,7 +177,14 @@ class Space:
         )
         self.codes = all_codes(self.named)
         self.api = api
-        domains: dict[str, Domain] = {ROLES: _subsets(tuple(Role))}
+        held = {*named_in(policies), *(n for n in belongs if n)}
+        names = _ranked(("", *sorted(held), *UNNAMED))
+        domains: dict[str, Domain] = {
+            ROLES: _subsets(tuple(Role)),
+            KIND: _ranked(tuple(CallerKind)),
+            SITE: names,
+            ORGANISATION: names,
+        }
         if api:
             domains[ACTION] = _plain(tuple(ApiAction))
         else:
@@ -142,7 +193,12 @@ class Space:
             domains |= {name: _ranked(values) for name, values in _FLAGS.items()}
             domains[HOME] = self._jurisdictions()
             if places is None:
-                domains |= {PLACE: _ranked(TRAITS), PLACE_HOME: self._jurisdictions()}
+                traits = (*_nodes(), *_devices())
+                domains |= {
+                    PLACE: Domain(traits, tuple(map(_departure, traits))),
+                    PLACE_HOME: self._jurisdictions(),
+                    OPERATOR: names,
+                }
         self.domains: Mapping[str, Domain] = domains
         homes = [world.homes(self.codes) for world in self._worlds]
         self.groups = members_of_groups(
@@ -166,8 +222,8 @@ class Space:
     def reads(self, atom: Atom) -> tuple[str, ...]:
         """Return the variables of this space that an atom reads, in their order."""
         reads = set(atom.reads)
-        if self._models is not None and reads & _MODEL_VARIABLES:
-            reads = (reads - _MODEL_VARIABLES) | {MODEL}
+        if self._models is not None and reads & MODEL_VARIABLES:
+            reads = (reads - MODEL_VARIABLES) | {MODEL}
         return tuple(name for name in self.domains if name in reads)
 
     def combinations(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -191,7 +247,7 @@ class Space:
         Of the context it holds what `reads` names: the rest makes no difference to what reads no
         more, and costs 60 us where a condition costs 20.
         """
-        caller = self._caller(values[ROLES])
+        caller = self._caller(*(values[name] for name in _CALLER))
         request = {"principal": caller["uid"], "action": {"type": "Action", "id": str(values[ACTION])}}
         if self.api:
             return {**request, "resource": API, "context": "{}"}, [caller, _API_ENTITY]
@@ -229,21 +285,29 @@ class Space:
         name = str(values[MODEL])
         if self._models is not None:
             return name, self._models[world].get(name)
-        roles, purposes = sorted(values[MODEL_ROLES]), sorted(values[MODEL_PURPOSES])
-        access = ModelAccess(roles=tuple(roles), purposes=tuple(purposes))
-        return name or f"any {' '.join(roles)}; {' '.join(purposes)}", access
+        access = ModelAccess(
+            roles=tuple(sorted(values[MODEL_ROLES])),
+            purposes=tuple(sorted(values[MODEL_PURPOSES])),
+            data_classes=tuple(sorted(values[MODEL_DATA])),
+            risk=values[MODEL_RISK],
+        )
+        parts = (access.roles, access.purposes, access.data_classes, (access.risk,))
+        return name or f"any {'; '.join(map(' '.join, parts))}", access
 
     def shape(self, values: Values, world: int = 0) -> Shape:
         """Return the place in a request."""
         if self._places is not None:
             return self._places[world]
         traits: Traits = values[PLACE]
-        return traits.at(values[PLACE_HOME])
+        return traits.at(
+            values[PLACE_HOME], values[OPERATOR] if traits.kind is PlacementKind.NODE else ""
+        )
 
     def facts(self, values: Values, model: str) -> Facts:
         """Return the facts of a request about a model."""
         flags = {name: values[name] for name in _FLAGS}
-        return Facts(roles=values[ROLES], model=model, jurisdiction=values[HOME], **flags)
+        caller = {name: values[name] for name in _CALLER}
+        return Facts(**caller, model=model, jurisdiction=values[HOME], **flags)
 
     def _roles(self, value: str | frozenset[Role], world: int) -> Iterable[Role]:
         if isinstance(value, frozenset):
@@ -259,6 +323,8 @@ class Space:
             MODEL: _plain((ANY_MODEL, *sorted(literals))),
             MODEL_ROLES: _subsets(tuple(Role)),
             MODEL_PURPOSES: _subsets(tuple(Purpose)),
+            MODEL_DATA: _subsets(tuple(DataClass)),
+            MODEL_RISK: _ranked(tuple(RiskClass)),
         }
 
     def _jurisdictions(self) -> Domain:
@@ -271,12 +337,13 @@ def _row(home: dict[str, Any]) -> tuple[tuple[str, str], ...] | None:
     return None if row is None else tuple((e["__entity"]["type"], e["__entity"]["id"]) for e in row)
 
 
-def _caller(roles: frozenset[Role]) -> dict[str, Any]:
-    return caller_entity(roles, f"caller {' '.join(sorted(roles))}")
+def _caller(roles: frozenset[Role], kind: CallerKind, site: str, organisation: str) -> dict[str, Any]:
+    caller = Caller(roles=roles, kind=kind, site=site, organisation=organisation)
+    return caller_entity(caller, f"{kind} of {site} in {organisation}: {' '.join(sorted(roles))}")
 
 
 def _reads_attribute(name: str, reads: Collection[str]) -> bool:
-    return name in reads or (name == MODEL and not _MODEL_VARIABLES.isdisjoint(reads))
+    return name in reads or (name == MODEL and not MODEL_VARIABLES.isdisjoint(reads))
 
 
 def _subsets(members: tuple[Any, ...]) -> Domain:

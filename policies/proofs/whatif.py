@@ -112,7 +112,8 @@ def _asked(bundle: Bundle, facts: Facts, places: tuple[Shape, ...]) -> _Asked:
     worlds = [bundle] * len(places)
     codes = (facts.jurisdiction, *(place.jurisdiction for place in places))
     models = [bundle.models] * len(places)
-    space = Space(worlds, parsed, models=models, places=places, codes=codes)
+    belongs = (facts.site, facts.organisation, *(place.operator for place in places))
+    space = Space(worlds, parsed, models=models, places=places, codes=codes, belongs=belongs)
     field = Field(space)
     rules = [
         tuple(

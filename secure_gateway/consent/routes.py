@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from audit import LogUnavailable
 from audit.pseudonyms import Pseudonymizer
 from audit.records import Action, ConsentScope, Problem, Time
-from policies import ApiAction, DataClass, Principal, PrincipalKind, Purpose
+from policies import ApiAction, CallerKind, DataClass, Principal, Purpose
 from secure_gateway import respond
 from secure_gateway.asgi import ClientGone, Receive, Scope, Send, read_body, send_response
 from secure_gateway.authenticate import Authenticator
@@ -201,7 +201,7 @@ class ConsentApi:
         return 200, _headers(answer), msgspec.json.encode(document)
 
     async def _authorized(self, asked: "_Asked", work: Work) -> Answer:
-        own = asked.principal.kind in (PrincipalKind.APP, PrincipalKind.DEVICE)
+        own = asked.principal.kind in (CallerKind.APP, CallerKind.DEVICE)
         permission = ApiAction.CONSENTS_OWN if own else _PERMISSIONS[asked.call.action]
 
         async def guarded(exchange: Exchange) -> None:
@@ -229,15 +229,12 @@ class ConsentApi:
         if subject is None:
             raise Refusal(Problem.FACTS_INVALID, "Name the person in `subject` or Bedside-Subject.")
         exchange.pseudonym = pseudonym = self._pseudonymizer.pseudonym(subject)
-        if principal.kind is PrincipalKind.APP and principal.asserted.subject is None:
+        if principal.kind is CallerKind.APP and principal.asserted.subject is None:
             raise Refusal(
                 Problem.POLICY_REFUSED,
                 "An app speaks for the person whom its token names, and no other.",
             )
-        if (
-            principal.kind is PrincipalKind.DEVICE
-            and self._directory.holder_of(pseudonym) != principal.id
-        ):
+        if principal.kind is CallerKind.DEVICE and self._directory.holder_of(pseudonym) != principal.id:
             raise Refusal(
                 Problem.POLICY_REFUSED, "A device speaks for people whose data it holds, and no others."
             )

@@ -12,7 +12,7 @@ from typing import Final
 from audit import LogUnavailable
 from audit.records import Action, Problem
 from inference_node import InputInvalid, decode_request
-from policies import Principal, PrincipalKind
+from policies import CallerKind, Principal
 from secure_gateway import respond
 from secure_gateway.errors import Refusal
 from secure_gateway.exchange import Answer, Call, Exchange
@@ -159,7 +159,7 @@ class WorkRunner:
             wants_text=True,
             kept=True,
         )
-        if principal.kind is PrincipalKind.DEVICE and not self._enrolled(principal.id):
+        if principal.kind is CallerKind.DEVICE and not self._enrolled(principal.id):
             return await self._revoked(work, principal, call)
         decode = partial(decode_request, submission.body, header_length=submission.header_length)
         return await self._pipeline.serve_as(principal, call, decode, request_id=work.id)

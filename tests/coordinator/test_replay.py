@@ -24,6 +24,9 @@ from coordinator.policy.recorded import (
     report_shadow,
 )
 from policies import (
+    Agreement,
+    Belonging,
+    CallerKind,
     Candidate,
     Change,
     DataClass,
@@ -47,7 +50,9 @@ NODES = tuple(
         placement=f"node:{name}",
         kind=PlacementKind.NODE,
         jurisdiction=home,
-        agreement=agreed,
+        operator="" if home == "US-CA" else name,
+        agreements=frozenset({Agreement.BAA, Agreement.SCC}) if agreed else frozenset(),
+        attested=agreed,
         adequacy=not agreed,
     )
     for name, home, agreed in (("us", "US-CA", False), ("de", "DE", True), ("cloud", "US", True))
@@ -74,8 +79,15 @@ def record_at(engine, number, chance):
         roles = frozenset({Role.CLINICIAN})
     on_device = chance.random() < 0.3
     own_device = on_device and chance.random() < 0.3
+    kind = CallerKind.DEVICE if own_device else chance.choice((CallerKind.USER, CallerKind.SERVICE))
+    said = Belonging(kind=kind, site="clinic", organisation=chance.choice(("clinic", "partner")))
+    if chance.random() < 0.2:
+        said = Belonging(kind=kind)
     facts = Facts(
         roles=roles,
+        kind=kind,
+        site=said.site or "",
+        organisation=said.organisation or "",
         model=chance.choice(("m", "m", "m", "unregistered")),
         jurisdiction=chance.choice(("US-CA", "US-CA", "DE", "US", "JP")),
         data_class=chance.choice(list(DataClass)),
@@ -100,7 +112,9 @@ def record_at(engine, number, chance):
         action=Action.INFER, authorization=None, claims=NO_CLAIMS, started_ns=time.monotonic_ns()
     )
     exchange = Exchange(call, UUID(int=number), START + timedelta(minutes=number))
-    exchange.principal = Principal(id=f"device:{number}" if own_device else "dr.adams", roles=roles)
+    exchange.principal = Principal(
+        id=f"device:{number}" if own_device else "dr.adams", roles=roles, said=said
+    )
     exchange.model = ModelInfo(facts.model, "1", None)
     exchange.facts = facts
     exchange.candidates = candidates

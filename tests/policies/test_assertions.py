@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policies import (
+    CallerKind,
     DeviceVerifier,
-    PrincipalKind,
     Role,
     TokenExpired,
     TokenInvalid,
@@ -40,7 +40,7 @@ class Clock:
 def test_an_assertion_makes_a_device():
     principal = DeviceVerifier({NAME: KEY.public_key()}.get, "clinic").verify(assertion("1"))
     assert (principal.id, principal.roles) == (NAME, {Role.DEVICE})
-    assert principal.kind is PrincipalKind.DEVICE
+    assert principal.kind is CallerKind.DEVICE
 
 
 def test_a_revoked_device_is_refused_at_once():
@@ -165,4 +165,4 @@ def test_a_verifier_remembers_no_more_tokens_than_it_may():
     tokens = [issuer.issue(name, [Role.APP], lifetime_s=60) for name in ("a", "b", "c")]
     assert [verifier.verify(token).id for token in (*tokens, *tokens)] == ["a", "b", "c"] * 2
     assert len(verifier._verified) == 2
-    assert verifier.verify(tokens[0]).kind is PrincipalKind.APP
+    assert verifier.verify(tokens[0]).kind is CallerKind.APP

@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -8,10 +9,13 @@ from policies import (
     BundleOutdated,
     BundleUntrusted,
     Engine,
+    ModelAccess,
+    RiskClass,
     build_bundle,
     sign,
     verify,
 )
+from policies.source import SourceFile
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -88,6 +92,44 @@ OTHER = POLICY.replace('"own"', '"other"')
 def test_an_invalid_policy_names_its_file_line_and_column(tmp_path, text, message):
     with pytest.raises(BundleInvalid, match=message):
         pack(tmp_path, text)
+
+
+def test_a_bundle_of_an_older_schema_is_refused_and_the_running_one_stays():
+    """Seen to fail without the check at loading: the first decision then fell over."""
+    engine = Engine(bundle())
+    (schema,) = bundle(version=2).schema
+    old = schema.text.replace("agreements: Set<String>", "agreement: Bool")
+    older = msgspec.structs.replace(
+        bundle(version=2),
+        schema=(msgspec.structs.replace(schema, text=old),),
+        policies=(SourceFile(path="own/own.cedar", text=f"{POLICY};"),),
+        invariants=(),
+    )
+    with pytest.raises(BundleInvalid, match=r"another release of Bedside; draft the bundle again"):
+        engine.replace(older)
+    assert engine.bundle.version == 1
+
+
+def test_a_bundle_of_before_models_had_classes_holds_the_strictest_ones():
+    access = {"roles": ["clinician"], "purposes": ["TREAT"]}
+    assert msgspec.convert(access, ModelAccess).risk is RiskClass.IV
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (
+            'resource is Node && resource.agreements.contains("baaa")',
+            '"baaa" is no agreements',
+        ),
+        ('context.model.risk == "V"', '"V" is no risk; one of I, II, III, IV'),
+        ('principal.kind == "robot"', '"robot" is no kind; one of user, app'),
+        ('context.model.data_classes.contains("PHI")', '"PHI" is no data_classes; one of phi'),
+    ],
+)
+def test_a_word_outside_its_closed_set_is_no_condition(tmp_path, condition, message):
+    with pytest.raises(BundleInvalid, match=message):
+        pack(tmp_path, f"{POLICY} when {{ {condition} }};")
 
 
 def test_a_missing_pack_is_named():

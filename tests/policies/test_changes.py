@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from policies import (
     ApiAction,
+    Caller,
+    CallerKind,
     Candidate,
     DataClass,
     Engine,
@@ -19,12 +21,14 @@ from policies import (
     ModelAccess,
     PlacementKind,
     Purpose,
+    RiskClass,
     Role,
     build_bundle,
 )
 from policies.pack import PACKS
 from policies.proofs import changed_data, describe, differences, explain_request
 from policies.proofs.regions import boxes
+from policies.proofs.space import UNNAMED
 
 NAMES = ("base", "hipaa", "gdpr", "residency")
 TABLE = {"US-NY": ["US-NY"], "DE": ["DE"]}
@@ -32,6 +36,7 @@ MODELS = {
     "sepsis": ModelAccess(
         roles=(Role.CLINICIAN, Role.RESEARCHER, Role.APP, Role.DEVICE),
         purposes=(Purpose.TREAT, Purpose.ETREAT, Purpose.HRESCH),
+        risk=RiskClass.II,
     )
 }
 
@@ -78,13 +83,15 @@ def test_a_change_of_the_api_is_counted_as_the_engine_decides(packs):
     for chosen in itertools.product((False, True), repeat=len(Role)):
         roles = frozenset(role for role, own in zip(Role, chosen, strict=True) if own)
         for action in ApiAction:
-            pair = tuple(engine.authorize(roles, action).allowed for engine in engines)
+            pair = tuple(engine.authorize(Caller(roles=roles), action).allowed for engine in engines)
             if pair[0] != pair[1]:
                 counted[pair] += 1
     changes = differences(before, after)
     assert [change.api for change in changes] == [True, True]
     assert [(change.before.permitted, change.after.permitted) for change in changes] == list(counted)
-    assert [change.combinations for change in changes] == list(counted.values())
+    # Whatever kind of caller it is, of whichever site and organisation.
+    others = len(CallerKind) * (1 + len(UNNAMED)) ** 2
+    assert [change.combinations for change in changes] == [n * others for n in counted.values()]
 
 
 def test_what_is_newly_permitted_comes_first_and_says_of_whom_and_where(packs):
@@ -96,9 +103,9 @@ def test_what_is_newly_permitted_comes_first_and_says_of_whom_and_where(packs):
     assert freer.before_policies == stricter.after_policies == ("gdpr-transfer",)
     assert freer.after_policies == ("gdpr-care", "gdpr-consent")
     assert describe(freer.regions[0]) == (
-        "roles: with clinician; model: sepsis; purpose: TREAT; data_class: phi, limited; consent: yes;"
-        " emergency: no; carries_payload: yes; jurisdiction: EEA; place.jurisdiction: US;"
-        " place: node (not adequacy)"
+        "roles: with clinician; model: sepsis; data_class: phi, limited; purpose: TREAT; consent: yes;"
+        " emergency: no; on_device: no; carries_payload: yes; jurisdiction: EEA;"
+        " place.jurisdiction: US; place: node (not adequacy not scc not bcr)"
     )
     assert all(region["place.jurisdiction"] == ("GDPR-ADEQUATE",) for region in stricter.regions)
 
@@ -120,7 +127,8 @@ def test_an_obligation_and_a_model_are_part_of_a_decision(packs):
     assert str(more.after) == "permitted with no_cache, notify, retain(2192), review"
     (gone, *_) = differences(bundle(), bundle(models={}))
     assert not gone.after.permitted
-    assert gone.after_policies == ("base-model-purposes", "base-model-roles")
+    refusing = {"base-model-data", "base-model-purposes", "base-model-roles"}
+    assert refusing <= set(gone.after_policies)
     assert gone.regions[0]["model"] == ("sepsis",)
 
 
@@ -160,7 +168,7 @@ def changed(facts, fact, value):
         word, role = value.split()
         others = facts.roles - {Role(role)}
         return msgspec.structs.replace(facts, roles=others | {Role(role)} if word == "with" else others)
-    if fact in ("consent", "emergency", "on_device", "carries_payload"):
+    if fact in ("consent", "emergency", "on_device", "own_device", "carries_payload"):
         return msgspec.structs.replace(facts, **{fact: value == "yes"})
     if fact == "jurisdiction":
         known = {"HIPAA": "PR", "EEA": "AT", "GDPR-ADEQUATE": "CH", "GOVERNED": "AT"}
@@ -168,6 +176,8 @@ def changed(facts, fact, value):
         value = {"any other country": "XZ"}.get(value, value)
         if value.startswith("any other state of "):
             value = f"{value.split()[-1]}-ZZZ"
+    if fact == "kind":
+        value = CallerKind(value)
     if fact == "model" and value == "any that is not registered":
         value = "unheard-of"
     return msgspec.structs.replace(facts, **{fact: value})
@@ -183,6 +193,8 @@ def single_changes(facts):
         "consent": (False, True),
         "emergency": (False, True),
         "on_device": (False, True),
+        "own_device": (False, True),
+        "kind": CallerKind,
         "carries_payload": (False, True),
         "jurisdiction": ("US-CA", "US-NY", "US", "PR", "DE", "AT", "CH", "XZ"),
     }.items():

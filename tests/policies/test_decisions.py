@@ -1,7 +1,10 @@
 import pytest
 
 from policies import (
+    Agreement,
     ApiAction,
+    Caller,
+    CallerKind,
     Candidate,
     DataClass,
     Engine,
@@ -9,6 +12,7 @@ from policies import (
     ModelAccess,
     PlacementKind,
     Purpose,
+    RiskClass,
     Role,
     build_bundle,
     explain,
@@ -18,6 +22,7 @@ PACKS = ("base", "hipaa", "gdpr", "residency")
 EVERYONE = ModelAccess(
     roles=(Role.CLINICIAN, Role.RESEARCHER, Role.APP, Role.DEVICE),
     purposes=(Purpose.TREAT, Purpose.ETREAT, Purpose.HRESCH),
+    risk=RiskClass.II,
 )
 
 
@@ -32,6 +37,8 @@ PHONE = Candidate(
     placement="device:phone", kind=PlacementKind.DEVICE, jurisdiction="US-CA", holds_subject=True
 )
 CLINICIAN = frozenset({Role.CLINICIAN})
+DEVICE = {"roles": frozenset({Role.DEVICE}), "kind": CallerKind.DEVICE}
+BAA = frozenset({Agreement.BAA})
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +87,13 @@ CASES = {
     "a foreign operator needs an agreement": (
         facts(), (node("cloud", "US", on_premises=False),), (), "hipaa-business-associate", ()),
     "an operator with an agreement may run PHI": (
-        facts(), (node("cloud", "US", on_premises=False, agreement=True),), ("node:cloud",),
+        facts(), (node("cloud", "US", on_premises=False, agreements=BAA),), ("node:cloud",),
         "hipaa-treatment", ()),
     "a device runs models on its own data": (
-        facts(roles=frozenset({Role.DEVICE}), on_device=True, own_device=True), (US, PHONE),
+        facts(**DEVICE, on_device=True, own_device=True), (US, PHONE),
         ("device:phone",), "hipaa-own-device", ()),
     "a device runs nothing on another": (
-        facts(roles=frozenset({Role.DEVICE}), on_device=True), (US, PHONE), (), "base-own-device", ()),
+        facts(**DEVICE, on_device=True), (US, PHONE), (), "base-own-device", ()),
     "research on identifiable data needs authorization": (
         facts(roles=frozenset({Role.RESEARCHER}), purpose=Purpose.HRESCH), (US,), (),
         "hipaa-research", ()),
@@ -112,11 +119,11 @@ def test_decisions(engine, case):
 
 def test_api_actions_are_denied_by_default(engine):
     for action in ApiAction:
-        assert not engine.authorize(frozenset(), action).allowed
-    assert engine.authorize(frozenset({Role.COMPLIANCE}), ApiAction.AUDIT_READ).allowed
-    assert not engine.authorize(CLINICIAN, ApiAction.AUDIT_READ).allowed
-    assert not engine.authorize(CLINICIAN, ApiAction.CHANNEL_OPEN).allowed
-    assert engine.authorize(frozenset({Role.DEVICE}), ApiAction.CHANNEL_OPEN).allowed
+        assert not engine.authorize(Caller(roles=frozenset()), action).allowed
+    assert engine.authorize(Caller(roles=frozenset({Role.COMPLIANCE})), ApiAction.AUDIT_READ).allowed
+    assert not engine.authorize(Caller(roles=CLINICIAN), ApiAction.AUDIT_READ).allowed
+    assert not engine.authorize(Caller(roles=CLINICIAN), ApiAction.CHANNEL_OPEN).allowed
+    assert engine.authorize(Caller(roles=frozenset({Role.DEVICE})), ApiAction.CHANNEL_OPEN).allowed
 
 
 def test_a_decision_is_remembered_until_the_bundle_changes(engine):

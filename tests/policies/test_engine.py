@@ -174,7 +174,8 @@ def test_a_sentence_says_where_why_and_where_not():
     german = msgspec.structs.replace(FACTS, jurisdiction="DE")
     assert explain(engine.decide(german, (node("us"),)), german) == (
         "Refused: PHI data of DE for TREAT may not run on node:us, because personal data of the EEA is "
-        "not transferred to a third country without adequate protection (GDPR Art. 44, Art. 45(1))."
+        "not transferred to a third country without adequate protection"
+        " (GDPR Art. 44, Art. 45(1), Art. 46(2), Art. 47(1))."
     )
     phone = Candidate(
         placement="device:jane-doe", kind=PlacementKind.DEVICE, jurisdiction="US", holds_subject=True

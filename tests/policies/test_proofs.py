@@ -10,14 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policies import (
+    Agreement,
     ApiAction,
     BundleInvalid,
+    CallerKind,
     DataClass,
     Engine,
     Facts,
     ModelAccess,
     PlacementKind,
     Purpose,
+    RiskClass,
     Role,
     build_bundle,
     check_packs,
@@ -93,7 +96,7 @@ def decided(made, requests):
     engine = Engine(msgspec.structs.replace(made, models=models))
     for n, request in enumerate(requests):
         if request.facts is None:
-            yield engine.authorize(request.roles, request.action)
+            yield engine.authorize(request.caller, request.action)
         else:
             name = f"m{n}" if request.facts.model.startswith("any") else request.facts.model
             facts = msgspec.structs.replace(request.facts, model=name)
@@ -142,7 +145,13 @@ ATOMS = st.sampled_from(
         "resource.jurisdiction in context.jurisdiction",
         "context.jurisdiction has processed_in",
         IN_TABLE,
-        "(resource is Node && resource.agreement)",
+        '(resource is Node && resource.agreements.contains("baa"))',
+        'principal.kind == "device"',
+        'context.model.risk == "IV"',
+        "context.model.data_classes.contains(context.data_class)",
+        '(principal.organisation == "st-anna" && principal.site != "east")',
+        "(resource is Node && resource.operator == principal.organisation)",
+        "(resource is Node && resource.attested)",
         "(resource is Device && resource.holds_subject)",
         "(resource is Node && !resource.on_premises)",
         "9223372036854775807 + 1 > 0",
@@ -267,11 +276,12 @@ def test_two_jurisdictions_stand_for_all_that_no_bundle_names(open_model, home, 
 
 
 TRANSFER = '!(resource.jurisdiction in Jurisdiction::"EEA") &&'
+NO_BAA = '!(resource.agreements.contains("baa"))'
 BREAKS = [
     ("gdpr/gdpr.cedar", TRANSFER, "false &&", "gdpr-stays"),
     ("gdpr/gdpr.cedar", '@obligation("review")\n', "", "gdpr-emergency-reviewed"),
     ("residency/residency.cedar", "!context.consent", "context.consent", "base-more-consent"),
-    ("hipaa/hipaa.cedar", "!resource.agreement", "resource.agreement", "base-more-agreement"),
+    ("hipaa/hipaa.cedar", NO_BAA, NO_BAA[1:], "base-more-agreements"),
     ("hipaa/hipaa.cedar", 'context.purpose == "TREAT" &&', "", "hipaa-minimum"),
     ("residency/residency.cedar", "!context.consent", "context.consent", "residency-stays-on-device"),
     ("base/models.cedar", "context.emergency ||", "false ||", "base-emergency-purpose"),
@@ -302,8 +312,13 @@ def test_a_counterexample_departs_no_further_than_it_must(packs):
     change(packs / "gdpr/gdpr.cedar", TRANSFER, "false &&")
     proof = next(p for p in prove(bundle(packs)) if p.invariant.id == "gdpr-stays")
     least = proof.counterexamples[0]
-    assert least.request.roles == {Role.CLINICIAN}
-    assert least.request.access == ModelAccess(roles=(Role.CLINICIAN,), purposes=(Purpose.TREAT,))
+    assert least.request.caller.roles == {Role.CLINICIAN}
+    assert least.request.access == ModelAccess(
+        roles=(Role.CLINICIAN,),
+        purposes=(Purpose.TREAT,),
+        data_classes=(DataClass.PHI,),
+        risk=RiskClass.I,
+    )
     assert least.request.facts.data_class is DataClass.PHI
     assert least.request.facts.carries_payload
     assert least.decision.policies == ("gdpr-care",)
@@ -311,15 +326,16 @@ def test_a_counterexample_departs_no_further_than_it_must(packs):
 
 
 def test_an_invariant_about_a_fact_shows_both_requests(packs):
-    change(packs / "hipaa/hipaa.cedar", "!resource.agreement", "resource.agreement")
-    proof = next(p for p in prove(bundle(packs)) if p.invariant.id == "base-more-agreement")
+    change(packs / "hipaa/hipaa.cedar", NO_BAA, NO_BAA[1:])
+    proof = next(p for p in prove(bundle(packs)) if p.invariant.id == "base-more-agreements")
     least = proof.counterexamples[0]
     request, decision = least.raised
     assert least.decision.allowed
     assert not decision.allowed
     assert request.facts == least.request.facts
-    assert not least.request.candidate.agreement
-    assert request.candidate == msgspec.structs.replace(least.request.candidate, agreement=True)
+    assert not least.request.candidate.agreements
+    signed = frozenset({Agreement.BAA})
+    assert request.candidate == msgspec.structs.replace(least.request.candidate, agreements=signed)
 
 
 def test_invariants_are_part_of_the_signed_bundle(packs):
@@ -345,7 +361,7 @@ OWN = (
             r"5:14: the obligation 'revue' means nothing",
         ),
         ('@invariant("monotone")\n', r"@fact belongs to monotone and ignores"),
-        ('@invariant("monotone")\n@fact("mood")\n', r"5:1: @fact is one of adequacy, agreement"),
+        ('@invariant("monotone")\n@fact("mood")\n', r"5:1: @fact is one of adequacy, agreements"),
         ('@invariant("always")\n@shadow("x")\n', r"5:1: @shadow means nothing here"),
     ],
 )
@@ -364,6 +380,7 @@ def test_an_invariant_that_claims_nothing_is_found_with_its_place(packs, annotat
     [
         ('principal == Caller::"caller"', "names one Caller"),
         ("context == context", "one condition reads .* together"),
+        ('principal.site like "east*"', "reads site other than by"),
     ],
 )
 def test_what_cannot_be_enumerated_is_refused_with_its_place(packs, condition, message):
@@ -376,4 +393,4 @@ def test_what_cannot_be_enumerated_is_refused_with_its_place(packs, condition, m
 def test_every_api_action_is_among_the_requests_that_are_proved():
     field = Workbench(bundle()).api
     assert set(field.space.domains["action"].values) == set(ApiAction)
-    assert field.space.size == len(ApiAction) * 2 ** len(Role)
+    assert field.space.size == len(ApiAction) * 2 ** len(Role) * len(CallerKind) * 4**2

@@ -6,6 +6,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policies import (
     AssertedFacts,
+    Belonging,
+    Caller,
+    CallerKind,
     DataClass,
     DeviceVerifier,
     Role,
@@ -50,6 +53,37 @@ def test_a_token_says_who_and_what():
         assert principal.asserted == asserted
 
 
+def test_a_token_says_what_kind_of_caller_and_of_which_organisation():
+    said = Belonging(kind=CallerKind.SERVICE, site="east", organisation="st-anna")
+    token = ISSUER.issue("scheduler", [Role.CLINICIAN], lifetime_s=60, said=said).encode()
+    assert verifier().verify(token).caller == Caller(
+        roles=frozenset({Role.CLINICIAN}),
+        kind=CallerKind.SERVICE,
+        site="east",
+        organisation="st-anna",
+    )
+
+
+@pytest.mark.parametrize(
+    ("roles", "kind"),
+    [
+        ([Role.CLINICIAN], CallerKind.USER),
+        ([Role.APP, Role.CLINICIAN], CallerKind.APP),
+        ([Role.DEVICE, Role.CLINICIAN], CallerKind.DEVICE),
+        ([], CallerKind.USER),
+    ],
+)
+def test_what_a_token_does_not_say_of_its_caller_follows_from_its_roles_and_its_site(roles, kind):
+    caller = verifier().verify(ISSUER.issue("x", roles, lifetime_s=60).encode()).caller
+    assert (caller.kind, caller.site, caller.organisation) == (kind, "clinic", "clinic")
+
+
+@pytest.mark.parametrize("said", [Belonging(site="East"), Belonging(organisation="")])
+def test_no_token_is_issued_that_would_not_be_accepted(said):
+    with pytest.raises(TokenInvalid):
+        ISSUER.issue("dr.adams", [Role.CLINICIAN], lifetime_s=60, said=said)
+
+
 def test_a_remembered_token_still_expires():
     now = time.time()
     clock = iter([now, now, now + 3600, now + 3600])
@@ -85,6 +119,11 @@ OTHER = Ed25519PrivateKey.generate()
         forged({"data_class": "public"}),
         forged({"jurisdiction": "Mordor"}),
         forged({"purpose": "FUN"}),
+        forged({"kind": "robot"}),
+        forged({"kind": ["user"]}),
+        forged({"site": "East Wing"}),
+        forged({"organisation": "Saint Anna, Vienna"}),
+        forged({"organisation": 7}),
         jwt.encode({"sub": "dr.adams"}, None, algorithm="none").encode(),
         forged(key="s" * 32, algorithm="HS256"),
         forged()[:-3] + b"AAA",

@@ -39,8 +39,8 @@ from audit.source import LogSource
 SITE = "st-anna"
 START = datetime(2026, 9, 1, tzinfo=UTC)
 US = Place("node:us-1", "US-CA", (PlaceTrait.ON_PREMISES,))
-CLOUD = Place("node:lab-east", "US-VA", (PlaceTrait.AGREEMENT,))
-EEA = Place("node:eea-1", "DE", (PlaceTrait.AGREEMENT,))
+CLOUD = Place("node:lab-east", "US-VA", (PlaceTrait.BAA,))
+EEA = Place("node:eea-1", "DE", (PlaceTrait.BAA,))
 DIGESTS = {("sepsis", "1"): "1a" * 32, ("sepsis", "2"): "2b" * 32, ("retina", "4"): "3c" * 32}
 SUBJECTS = [f"{n:02x}" * 32 for n in range(0x10, 0x60)]
 SUBJECT = SUBJECTS[3]

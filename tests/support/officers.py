@@ -42,7 +42,7 @@ from bedside.config import Config, ModelEntry, PolicyEntry, TelemetryEntry
 from bedside.site import Site
 from bedside.up import environment_of
 from console import Accounts, ConsoleSettings, Store, database_of
-from policies import Candidate, DataClass, Engine, Facts, PlacementKind, Purpose, Role
+from policies import Agreement, Candidate, DataClass, Engine, Facts, PlacementKind, Purpose, Role
 from secure_gateway import GatewaySettings, NodeEntry
 from support.sites import free_port
 
@@ -58,10 +58,20 @@ STAFF = ("dr.adams", "dr.brandt", "dr.okafor", "n.silva")
 NODES = (
     NodeEntry(id="us-1", jurisdiction="US-CA", url="http://127.0.0.1:9"),
     NodeEntry(
-        id="lab-east", jurisdiction="US-VA", url="http://127.0.0.1:9", on_premises=False, agreement=True
+        id="lab-east",
+        jurisdiction="US-VA",
+        url="http://127.0.0.1:9",
+        on_premises=False,
+        agreements={"baa"},
+        attested=True,
     ),
     NodeEntry(
-        id="eea-1", jurisdiction="DE", url="http://127.0.0.1:9", on_premises=False, agreement=True
+        id="eea-1",
+        jurisdiction="DE",
+        url="http://127.0.0.1:9",
+        on_premises=False,
+        agreements={"baa"},
+        attested=True,
     ),
 )
 
@@ -92,7 +102,8 @@ def candidates() -> tuple[Candidate, ...]:
             kind=PlacementKind.NODE,
             jurisdiction=node.jurisdiction,
             on_premises=node.on_premises,
-            agreement=node.agreement,
+            agreements=node.agreements,
+            attested=node.attested,
         )
         for node in NODES
     )
@@ -101,7 +112,8 @@ def candidates() -> tuple[Candidate, ...]:
 def place_of(candidate: Candidate) -> Place:
     traits = {
         PlaceTrait.ON_PREMISES: candidate.on_premises,
-        PlaceTrait.AGREEMENT: candidate.agreement,
+        PlaceTrait.ATTESTED: candidate.attested,
+        PlaceTrait.BAA: Agreement.BAA in candidate.agreements,
     }
     return Place(
         candidate.placement,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from audit.records import AnyRecord, PlaceTrait, RequestRecord
+from audit.records import AGREEMENTS, AnyRecord, RequestRecord
 from audit.reports.fhir import disclosure_events
 from audit.reports.kind import Bars, Chart, Column, Figure, Kind, Table, Tone
 from audit.reports.report import Entry, Report
@@ -104,7 +104,7 @@ def _recipient(record: RequestRecord, placement: str) -> str:
     place = place_of(record, placement)
     if place is None:
         return "place not in the record"
-    agreement = "agreement" if PlaceTrait.AGREEMENT in place.traits else "no agreement"
+    agreement = "agreement" if AGREEMENTS & set(place.traits) else "no agreement"
     return ", ".join(filter(None, (place.jurisdiction, agreement)))
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Final
 
-from audit.records import AnyRecord, PlaceTrait, RequestRecord
+from audit.records import AGREEMENTS, AnyRecord, PlaceTrait, RequestRecord
 from audit.reports.kind import Bars, Chart, Column, Figure, Kind, Style, Table, Tone
 from audit.reports.report import Report
 from audit.reports.sent import home_and_place, place_of, ran, stayed
@@ -87,7 +87,7 @@ def _kind_of_place(record: RequestRecord) -> str:
         return f"{record.placement}"
     if PlaceTrait.ON_PREMISES in place.traits:
         return f"{place.placement}, on the premises"
-    agreed = "under an agreement" if PlaceTrait.AGREEMENT in place.traits else "no agreement"
+    agreed = "under an agreement" if AGREEMENTS & set(place.traits) else "no agreement"
     return f"{place.placement}, elsewhere, {agreed}"
 
 

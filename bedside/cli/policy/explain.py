@@ -10,6 +10,8 @@ from bedside.cli.options import ConfigOption, open_site, say, show
 from bedside.cli.policy.check import NOTHING_IN_FORCE
 from bedside.errors import BedsideError
 from policies import (
+    Agreement,
+    CallerKind,
     Candidate,
     DataClass,
     Facts,
@@ -35,6 +37,15 @@ def explain_decision(
     consent: Annotated[bool, typer.Option(help="the person consents")] = False,
     emergency: Annotated[bool, typer.Option(help="an emergency is declared")] = False,
     on_device: Annotated[bool, typer.Option(help="a device holds the person's data")] = False,
+    kind: Annotated[CallerKind, typer.Option(help="what kind of caller")] = CallerKind.USER,
+    organisation: Annotated[
+        str | None, typer.Option(help="whose the caller is [default: the site's]")
+    ] = None,
+    agreement: Annotated[
+        list[Agreement] | None, typer.Option(help="what the nodes' operators signed; repeatable")
+    ] = None,
+    attested: Annotated[bool, typer.Option(help="the site verified the nodes")] = False,
+    on_premises: Annotated[bool, typer.Option(help="the nodes are the site's own")] = True,
     own_device: Annotated[bool, typer.Option(help="that device is the caller itself")] = False,
     draft: Annotated[
         Path | None,
@@ -46,6 +57,9 @@ def explain_decision(
     site = open_site(config)
     facts = Facts(
         roles=frozenset(role),
+        kind=kind,
+        site=site.config.site,
+        organisation=organisation or site.config.site,
         model=model,
         jurisdiction=jurisdiction or site.config.jurisdiction,
         data_class=data_class,
@@ -55,11 +69,19 @@ def explain_decision(
         on_device=on_device or own_device,
         own_device=own_device,
     )
-    homes = node or [entry.jurisdiction for entry in site.config.gateway.nodes]
-    candidates = [
-        Candidate(placement=f"node:{n}-{home}", kind=PlacementKind.NODE, jurisdiction=home)
-        for n, home in enumerate(homes or [site.config.jurisdiction], start=1)
+    made_up = [
+        Candidate(
+            placement=f"node:{n}-{home}",
+            kind=PlacementKind.NODE,
+            jurisdiction=home,
+            on_premises=on_premises,
+            agreements=frozenset(agreement or ()),
+            attested=attested,
+        )
+        for n, home in enumerate(node or [site.config.jurisdiction], start=1)
     ]
+    configured = [entry.candidate for entry in site.config.gateway.nodes]
+    candidates = configured if configured and not node else made_up
     if facts.on_device:
         candidates.append(
             Candidate(
