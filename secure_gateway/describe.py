@@ -120,9 +120,17 @@ class Describer:
 def subject_of(principal: Principal | None, claimed: str | None) -> str | None:
     """Return whom a request is about: the person whom its token names outranks whom it claims.
 
+    A claim is ASCII: what a header's further bytes mean is for each client to say, so that one person
+    would have two pseudonyms.
+
     Raises:
         Refusal: facts-invalid, if it is no name.
     """
+    if claimed is not None and not claimed.isascii():
+        raise Refusal(
+            Problem.FACTS_INVALID,
+            "Bedside-Subject must be ASCII: an identifier such as a record number, not a name.",
+        )
     asserted = None if principal is None else principal.asserted.subject
     subject = claimed if asserted is None else asserted
     if subject is not None and not 0 < len(subject) <= SUBJECT_MAX_CHARACTERS:

@@ -47,6 +47,9 @@ CASES = {
     "a strange jurisdiction": (
         INFER, ROW, {"Bedside-Jurisdiction": "us"}, 400, "facts-invalid"),
     "an endless subject": (INFER, ROW, {"Bedside-Subject": "x" * 300}, 400, "facts-invalid"),
+    "a subject beyond ASCII": (INFER, ROW, {"Bedside-Subject": "Zoë"}, 400, "facts-invalid"),
+    "a placement's subject beyond ASCII": (
+        "/v1/placements", {"model": "breast-cancer", "subject": "Zoë"}, {}, 400, "facts-invalid"),
     "a header length that is no number": (
         INFER, ROW, {"Inference-Header-Content-Length": "x"}, 400, "body-malformed"),
     "a header length past the body": (
