@@ -1,7 +1,8 @@
 """The page that verifies reports in a browser says what `bedside audit verify` says, offline.
 
 Seen to fail: with the leaf prefix 0x00 left out, with the manifest's digest not compared with what the
-log recorded, with a cosignature's time left out of what is verified, and with `connect-src *`.
+log recorded, with a cosignature's time left out of what is verified, with `connect-src *`, and with
+`--soft: #aaa`, which is too faint to be read.
 """
 
 import base64
@@ -11,9 +12,11 @@ import json
 import re
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support.accessible import violations
 from support.browser import chromium
 from support.hospital import SITE, requests
 from support.packed import made, pack, packed, unpack
@@ -23,6 +26,8 @@ from audit import NoteVerifier, VerificationError, WitnessKey
 from audit.cosignature import Cosigner
 from audit.reports import KINDS, Filters, verify_report
 from audit.reports.browser import verifier_page
+
+SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +213,35 @@ def test_it_says_plainly_what_it_did_not_check(site, tab, whole, tmp_path):
         assert words in said
     ask(tab, "r.zip", packed(site, site.report("refusals")), site.verifiers)
     assert "no record was left out when the report was made" in shown(tab, ".checks")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 320])
+def test_everybody_can_use_it_whatever_it_says(site, whole, tmp_path, scheme, width):
+    file = tmp_path / "verify.html"
+    file.write_text(verifier_page())
+    damaged = unpack(whole)
+    damaged["records.csv"] += b"\n"
+    with chromium() as open_tab:
+        tab = open_tab(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900})
+        tab(lambda page: page.goto(file.as_uri()))
+        tab(lambda page: page.wait_for_selector("#form:not([hidden])"))
+        usable(tab, f"verify-{scheme}-{width}-empty")
+        for name, data, verdict in (
+            ("good", whole, "Verified"),
+            ("bad", pack(damaged), "NOT verified"),
+        ):
+            assert ask(tab, "report.zip", data, site.verifiers)[0] == verdict
+            usable(tab, f"verify-{scheme}-{width}-{name}")
+
+
+def usable(tab, name):
+    """Keep a picture of the page; axe finds nothing, and nothing is cut off sideways (WCAG 1.4.10)."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    tab(lambda page: page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True))
+    assert "\n".join(tab(violations)) == "", name
+    root = "document.documentElement"
+    assert tab(lambda page: page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")), name
 
 
 def test_nothing_else_can_run_load_or_connect(tab):

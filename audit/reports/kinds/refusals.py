@@ -143,9 +143,8 @@ REFUSALS: Final = Kind(
         (
             "Refused is what the caller could have asked otherwise (HTTP status 4xx): by policy, "
             "without a valid token, malformed, too large, or too often; and what the site had no room "
-            "for (503), whose outcome elsewhere is `failed`. What else failed on the site's side is "
-            "not here. Of a caller without a valid token, nothing that they typed is "
-            "recorded."
+            "for (503), which counts as failed elsewhere. What else failed on the site's side is "
+            "not here. Of a caller without a valid token, nothing that they typed is recorded."
         ),
     ),
 )
