@@ -7,7 +7,7 @@ from typing import Final
 # Two hops between threads cost as much as a write to a quick disk. A disk that is not quick is waited
 # for on a thread, for so long at least.
 INLINE_BELOW_S: Final = 400e-6
-INLINE_AGAIN_S: Final = 1.0
+INLINE_AGAIN_S: Final = 0.2
 
 # Other writers' syncs make one write in hundreds take milliseconds. It counts as four times the bound:
 # two in a row end writing on the loop, and one alone only from ten milliseconds on.

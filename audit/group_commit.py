@@ -38,6 +38,8 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._pace = DiskPace()
+        # Whether the last batch was one record, and none came with it.
+        self._alone = False
         self.failed_at: float | None = None
 
     def append(self, leaf: bytes) -> "asyncio.Future[int]":
@@ -53,7 +55,13 @@ class GroupCommit:
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         self._waiting.append((leaf, future))
-        self._schedule(loop)
+        if self._alone and self._committing is None and not self._scheduled:
+            # Where records come one by one, none of them waits for a turn of the event loop.
+            self._commit()
+            self._scheduled = True
+            loop.call_soon(self._look)
+        else:
+            self._schedule(loop)
         return future
 
     async def between_batches(self, step: Callable[[], None]) -> None:
@@ -76,6 +84,15 @@ class GroupCommit:
             self._scheduled = True
             loop.call_soon(self._commit)
 
+    def _look(self) -> None:
+        """See whether a record that was committed at once had company after all."""
+        self._scheduled = False
+        company = bool(self._waiting)
+        if self._committing is None:
+            self._go_on()
+        if company:
+            self._alone = False
+
     def _commit(self) -> None:
         self._scheduled = False
         loop = asyncio.get_running_loop()
@@ -86,6 +103,7 @@ class GroupCommit:
             return
         batch = self._waiting[:BATCH_MAX]
         del self._waiting[: len(batch)]
+        self._alone = len(batch) == 1
         leaves = [leaf for leaf, _ in batch]
         if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
             self._settle(batch, self._write(leaves))

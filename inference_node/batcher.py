@@ -139,7 +139,15 @@ class Batcher:
             queue.append(item)
         else:
             self._admit(item, priority, timeout_s)
-        if not self._scheduled and self._busy < self._instances:
+        if self._scheduled:
+            return item.future
+        if self._executor is None and not self._delay_s and self._gathering.runs_at_once():
+            # Its caller goes on without a turn of the event loop; company comes in the next.
+            self._scheduled = True
+            self._idle.clear()
+            loop.call_soon(self._gather)
+            self._run_alone(queue.popleft())
+        elif self._busy < self._instances:
             self._scheduled = True
             self._idle.clear()
             loop.call_soon(self._gather if self._executor is None else self._flush)

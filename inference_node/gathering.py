@@ -11,15 +11,24 @@ class Gathering:
     The event loop reads every connection that is readable, then takes up what it read. A batch that
     runs in the turn in which its first request came leaves out those that have just been read.
     So it stands back while turns bring more, `TURNS_MAX` of them; unless the last batch was a lone
-    request, whose caller would wait for nobody.
+    request, whose caller would wait for nobody. Where requests come one by one, each runs at once.
     """
 
-    __slots__ = ("_company", "_seen", "_turns")
+    __slots__ = ("_alone", "_company", "_ran", "_seen", "_turns")
 
     def __init__(self) -> None:
-        self._company = False
+        self._alone = self._company = False
+        self._ran = 0
         self._seen = 0
         self._turns = 0
+
+    def runs_at_once(self) -> bool:
+        """Say whether a request that comes now runs at once.
+
+        It does if the last one ran alone, and no other came with it.
+        """
+        self._ran += self._alone
+        return self._alone
 
     def goes_on(self, waiting: int, most: int) -> bool:
         """Say whether to look again in the next turn; `waiting` of `most` requests are there."""
@@ -27,6 +36,7 @@ class Gathering:
             self._seen = waiting
             self._turns += 1
             return True
-        self._company = waiting > 1
+        together, self._ran = waiting + self._ran, 0
+        self._company, self._alone = together > 1, together == 1
         self._seen = self._turns = 0
         return False

@@ -136,6 +136,30 @@ async def test_records_on_a_quick_disk_need_no_thread_and_fail_like_all_others(t
     assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == written + 1
 
 
+async def test_where_records_come_one_by_one_none_waits_for_a_turn_of_the_loop(tmp_path, monkeypatch):
+    for bound in ("INLINE_BELOW_S", "STALLED_S"):
+        monkeypatch.setattr(f"audit.disk_pace.{bound}", float("inf"))
+    log = await open_log(tmp_path)
+    first = log.append(b"the first may have company")
+    assert not first.done()
+    assert await first == 0
+    lone = log.append(b"one more")
+    assert lone.done()
+    assert lone.result() == 1
+    # Who comes in the same turn is committed in the next, together.
+    assert await log.append(b"with company") == 2
+    # From company it takes a lone record to know better.
+    third = log.append(b"the third")
+    assert not third.done()
+    assert await third == 3
+    await asyncio.sleep(0)
+    assert log.append(b"the fourth").done()
+    await log.close()
+    log = await open_log(tmp_path)
+    assert log.entries(3, 5) == [b"the third", b"the fourth"]
+    await log.close()
+
+
 async def test_the_event_loop_is_not_held_up_by_a_disk_that_stalls(tmp_path, monkeypatch):
     log = await open_log(tmp_path)
     stalled, go_on = threading.Event(), threading.Event()

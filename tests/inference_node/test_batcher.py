@@ -47,20 +47,21 @@ def test_each_request_gets_its_own_rows_once_in_any_interleaving(plan, threaded,
     async def run():
         with ThreadPoolExecutor(1) as pool:
             to = batcher(rows=max_rows, executor=pool if threaded else None)
-            futures = []
+            futures, gone = [], []
             for number, (rows, width, cancelled, poisoned, turns) in enumerate(plan):
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 future = submit(to, POISON if poisoned else number + 1, rows, width)
-                if cancelled:
-                    future.cancel()
+                # One that ran at once cannot be cancelled any more.
+                gone.append(cancelled and future.cancel())
                 futures.append(future)
             await to.drain()
-            return await asyncio.gather(*futures, return_exceptions=True)
+            return await asyncio.gather(*futures, return_exceptions=True), gone
 
-    for number, (outcome, request) in enumerate(zip(asyncio.run(run()), plan, strict=True)):
-        rows, width, cancelled, poisoned, _ = request
-        if cancelled:
+    outcomes, gone = asyncio.run(run())
+    for number, (outcome, request) in enumerate(zip(outcomes, plan, strict=True)):
+        rows, width, _, poisoned, _ = request
+        if gone[number]:
             assert isinstance(outcome, asyncio.CancelledError)
         elif poisoned:
             assert isinstance(outcome, ExecutionFailed)
@@ -143,6 +144,44 @@ async def test_a_lone_request_runs_in_the_next_turn_and_a_stream_of_others_holds
     waits = [ran - (value - 100) for value, ran in began if value > 100]
     assert max(waits) <= TURNS_MAX + 1
     assert len(waits) == 49
+
+
+async def test_where_requests_come_one_by_one_each_runs_at_once():
+    sizes = []
+
+    def run(feed, outputs):
+        sizes.append(len(feed["x"]))
+        return double(feed, outputs)
+
+    to = batcher(run, rows=64)
+    first = submit(to, 1)
+    assert not first.done()
+    await first
+    second = submit(to, 2)
+    assert second.done()
+    # Who comes in the same turn runs in the next, and so does who comes after those two.
+    third = submit(to, 3)
+    assert not third.done()
+    await to.drain()
+    answers = [float(future.result()[0][0, 0]) for future in (first, second, third)]
+    assert answers == [2.0, 4.0, 6.0]
+    fourth = submit(to, 4)
+    assert not fourth.done()
+    await fourth
+    await asyncio.sleep(0)
+    assert submit(to, 5).done()
+    assert sizes == [1, 1, 1, 1, 1]
+
+
+async def test_a_lone_request_that_fails_or_is_too_late_is_told_so_at_once():
+    to = batcher()
+    await submit(to, 1)
+    with pytest.raises(ExecutionFailed):
+        await submit(to, POISON)
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        submit(to, 2, deadline=time.monotonic() - 1)
+    assert [float(result[0, 0]) for result in await submit(to, 3)] == [6.0]
 
 
 @given(st.lists(st.integers(1, 70), max_size=60), st.integers(1, 64))
