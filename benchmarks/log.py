@@ -1,9 +1,10 @@
 """What the log does in a second: records appended and integrated, proofs made, records verified.
 
-    taskset -c 0 python benchmarks/log.py [--records 1000000]
+    taskset -c 0 python benchmarks/log.py [--records 1000000] [--full]
 
 One process on one core. Proofs are made in a tree of 10 million records, of which only the tiles that
-the proofs read are on disk (their hashes are random: what a hash is costs nothing).
+the proofs read are on disk (their hashes are random: what a hash is costs nothing). Records are small;
+with `--full` they hold everything that a served request's do.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import Log, NoteVerifier
 from audit.merkle import inclusion_proof
 from audit.published import FileNodes
-from audit.records import Action, Outcome, RequestRecord, encode
+from audit.records import Action, Outcome, Place, PlaceTrait, RequestRecord, encode
 from audit.tiles import WIDTH, tile_path
 from audit.verify import verify_log
 
@@ -33,11 +35,38 @@ KEY = Ed25519PrivateKey.generate()
 VERIFIER = NoteVerifier("bench/log", KEY.public_key())
 
 
-async def append(folder: Path, count: int) -> float:
-    record = RequestRecord(
-        time=datetime.now(UTC), id=UUID(int=7), action=Action.INFER, outcome=Outcome.SERVED, status=200
-    )
-    leaf = encode(record)
+SMALL = RequestRecord(
+    time=datetime(2026, 11, 23, 8, 30, tzinfo=UTC),
+    id=UUID(int=7),
+    action=Action.INFER,
+    outcome=Outcome.SERVED,
+    status=200,
+)
+ON_PREMISES = Place("node:us-1", "US-CA", (PlaceTrait.ON_PREMISES,))
+FULL = msgspec.structs.replace(
+    SMALL,
+    principal="dr.adams",
+    roles=("clinician",),
+    subject="ab" * 32,
+    model="breast-cancer",
+    model_version="1",
+    model_digest="cd" * 32,
+    data_class="phi",
+    jurisdiction="US-CA",
+    purpose="TREAT",
+    on_device=False,
+    carries_payload=True,
+    candidates=(ON_PREMISES, Place("node:lab-east", "US-VA", (PlaceTrait.AGREEMENT,))),
+    placement=ON_PREMISES.placement,
+    policies=("hipaa-treatment",),
+    obligations=("no_cache", "round(outputs,3)"),
+    bundle="ef" * 32,
+    rows=16,
+    duration_us=1_234,
+)
+
+
+async def append(folder: Path, leaf: bytes, count: int) -> float:
     log = await Log.open(folder, origin=VERIFIER.name, key=KEY)
     started = time.perf_counter()
     for start in range(0, count, BATCH):
@@ -72,14 +101,15 @@ def prove(folder: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--records", type=int, default=1_000_000)
-    count = parser.parse_args().records
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    count, leaf = options.records, encode(FULL if options.full else SMALL)
     with tempfile.TemporaryDirectory() as name:
         took = prove(Path(name) / "large")
         print(f"inclusion proof at {LARGE:,}: p50 {statistics.median(took) * 1e3:.2f} ms,"
               f" worst {max(took) * 1e3:.2f} ms")  # fmt: skip
-        print(
-            f"appended and integrated: {asyncio.run(append(Path(name) / 'log', count)):,.0f} records/s"
-        )
+        per_second = asyncio.run(append(Path(name) / "log", leaf, count))
+        print(f"appended and integrated: {per_second:,.0f} records/s of {len(leaf)} bytes")
         started = time.perf_counter()
         if verify_log(Path(name) / "log", VERIFIER).records != count:
             raise AssertionError
