@@ -10,6 +10,7 @@ from typing import Any
 from bedside_client.agent import describe_event, run_agent
 from bedside_client.enrolment import enroll
 from bedside_client.errors import BedsideClientError
+from bedside_client.output import Output, own_output, place_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,28 +26,34 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--model", action="append", default=[], help="a model to hold; repeatable")
     running.add_argument("--federated", action="store_true", help="take part in federated jobs")
     options = parser.parse_args(arguments)
+    with own_output() as output:
+        return _run(options, output)
+
+
+def _run(options: argparse.Namespace, output: Output) -> int:
+    def event(name: str, fields: dict[str, Any]) -> None:
+        output.event(json.dumps(describe_event(name, fields)))
+
     try:
         if options.command == "enroll":
             state = asyncio.run(enroll(options.coordinator, options.code, options.state))
-            _say("enrolled", {"device": state.enrolment.device, "site": state.enrolment.site})
+            event("enrolled", {"device": state.enrolment.device, "site": state.enrolment.site})
         else:
             asyncio.run(
                 run_agent(
                     options.state,
                     models=tuple(options.model),
                     federated=options.federated,
-                    event=_say,
+                    event=event,
                 )
             )
     except BedsideClientError as error:
-        sys.stderr.write(f"bedside device: {error}\n")
+        output.report(f"bedside device: {error}")
+        return 1
+    except Exception as error:  # noqa: BLE001 the interpreter would write its message
+        output.report(f"bedside device: unforeseen {place_of(error)}")
         return 1
     return 0
-
-
-def _say(name: str, fields: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(describe_event(name, fields)) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -138,16 +138,15 @@ async def _start_supernode(state: DeviceState) -> "asyncio.subprocess.Process":
     from bedside_client.federated import supernode  # noqa: PLC0415 needs the `federated` extra
 
     command, environment = supernode(state)
-    log = await asyncio.to_thread((state.folder / "supernode.log").open, "ab")
-    with log:
-        # A group of its own: Flower starts a process for each message, and all must end with it.
-        return await asyncio.create_subprocess_exec(
-            *command,
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    # A group of its own: Flower starts a process for each message, and all must end with it.
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env={**os.environ, **environment},
+        # Its tracebacks show what errors say, and so what a model was given.
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 async def _end(process: "asyncio.subprocess.Process") -> None:
