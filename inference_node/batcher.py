@@ -55,9 +55,8 @@ _NO_TIME: Timing = (0, 0.0, 0.0, 0.0)
 class Batcher:
     """Queues the requests of one model version and runs them in batches.
 
-    With an `executor` batches run in its threads, up to `instances` at a time, and the event loop goes
-    on. Without one they run on the event loop: right for a model so small that the hop to a thread
-    costs more than the run.
+    With an `executor` batches run in its threads, up to `instances` at a time. Without one they run on
+    the event loop: right for a model so small that the hop to a thread costs more than the run.
     """
 
     def __init__(
@@ -142,7 +141,6 @@ class Batcher:
         if self._scheduled:
             return item.future
         if self._executor is None and not self._delay_s and self._gathering.runs_at_once():
-            # Its caller goes on without a turn of the event loop; company comes in the next.
             self._scheduled = True
             self._idle.clear()
             loop.call_soon(self._gather)
@@ -150,7 +148,7 @@ class Batcher:
         elif self._busy < self._instances:
             self._scheduled = True
             self._idle.clear()
-            loop.call_soon(self._gather if self._executor is None else self._flush)
+            loop.call_soon(self._gather)
         return item.future
 
     @contextlib.contextmanager
@@ -274,8 +272,7 @@ class Batcher:
                 break
             self._start(batch, self._executor)
         if self._executor is None and queue and self._loop is not None:
-            # In a turn of its own: those who were answered go on before the next batch runs.
-            self._scheduled = True
+            self._scheduled = True  # in a turn of its own: those who were answered go on first
             self._loop.call_soon(self._flush)
         else:
             self._rest()
@@ -345,7 +342,11 @@ class Batcher:
     def _finish(self, running: asyncio.Future[list[Part]]) -> None:
         self._busy -= 1
         self._settle(running.result())
-        self._flush()
+        if self._queue and not self._scheduled and self._company is None:
+            self._scheduled = True  # what came while the batch ran may still have to be read
+            asyncio.get_running_loop().call_soon(self._gather)
+        else:
+            self._flush()
 
     def _attempt(self, batch: list[Item]) -> list[Part]:
         began = self._clock()

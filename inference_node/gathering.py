@@ -1,4 +1,4 @@
-"""How long a batch on the event loop gathers: while what was read in this turn is still coming."""
+"""How long a batch gathers: while what the event loop read in this turn is still coming."""
 
 from typing import Final
 
@@ -9,7 +9,8 @@ class Gathering:
     """Says whether the next batch may still grow, without any time in which nothing is done.
 
     The event loop reads every connection that is readable, then takes up what it read. A batch that
-    runs in the turn in which its first request came leaves out those that have just been read.
+    runs in the turn in which its first request came, or in which the one before it ended, leaves out
+    those that have just been read; on a thread they then wait for the whole run of a batch of few.
     So it stands back while turns bring more, `TURNS_MAX` of them; unless the last batch was a lone
     request, whose caller would wait for nobody. Where requests come one by one, each runs at once.
     """

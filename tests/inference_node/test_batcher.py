@@ -103,23 +103,49 @@ async def test_requests_of_one_turn_run_together():
     assert sizes == [8, 3]
 
 
+async def test_requests_that_are_read_when_a_batch_ends_run_in_the_next_with_those_that_waited():
+    sizes, submitted = [], []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(feed, outputs):
+        sizes.append(len(feed["x"]))
+        begun.set()
+        go_on.wait(10)
+        return double(feed, outputs)
+
+    with ThreadPoolExecutor(1) as pool:
+        to = batcher(run, executor=pool)
+        first = [submit(to, 1), submit(to, 2)]
+        await asyncio.to_thread(begun.wait, 10)
+        submitted.append(submit(to, 3))
+        # In the turn in which the batch ends, another connection turns out to have been read.
+        first[0].add_done_callback(lambda _: submitted.append(submit(to, 4)))
+        go_on.set()
+        await asyncio.gather(*first)
+        await asyncio.gather(*submitted)
+    assert sizes == [2, 2]
+
+
 async def submit_after(to, turns, value):
     for _ in range(turns):
         await asyncio.sleep(0)
     return await submit(to, value)
 
 
-async def test_requests_that_were_being_read_when_the_batch_began_to_gather_run_with_it():
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_requests_that_were_being_read_when_the_batch_began_to_gather_run_with_it(threaded):
     sizes = []
 
     def run(feed, outputs):
         sizes.append(len(feed["x"]))
         return double(feed, outputs)
 
-    to = batcher(run, rows=64)
-    await asyncio.gather(submit(to, 1), submit(to, 2))
-    # Each of these comes a turn of the event loop after the one before, as connections are read.
-    answers = await asyncio.gather(*(submit_after(to, turns, turns) for turns in range(TURNS_MAX)))
+    with ThreadPoolExecutor(1) as pool:
+        to = batcher(run, rows=64, executor=pool if threaded else None)
+        await asyncio.gather(submit(to, 1), submit(to, 2))
+        # Each of these comes a turn of the event loop after the one before, as connections are read.
+        coming = [submit_after(to, turns, turns) for turns in range(TURNS_MAX)]
+        answers = await asyncio.gather(*coming)
     assert sizes == [2, TURNS_MAX]
     assert [float(answer[0, 0]) for (answer,) in answers] == [2.0 * n for n in range(TURNS_MAX)]
 
