@@ -11,7 +11,7 @@ from audit import AuditError
 from audit.index import Indexed, RecordIndex, Search, catch_up, check, rebuild, search
 from audit.records import RequestRecord
 from audit.reports import LogSource
-from audit.reports.words import describe
+from audit.reports.words import describe, plural
 from bedside.cli.audit import sources_of
 from bedside.cli.options import ConfigOption, SinceOption, UntilOption, open_site, say, show
 from bedside.compose import resolve_secret
@@ -90,7 +90,7 @@ def search_records(
             )
         show(table)
         more = "; there are more" if page.after is not None else ""
-        say(f"{len(page.hits)} records{more}")
+        say(f"{plural(len(page.hits), 'record')}{more}")
 
     with_index(site, find)
 

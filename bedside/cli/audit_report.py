@@ -10,6 +10,7 @@ from audit import AuditError
 from audit.records import Outcome
 from audit.reports import KINDS, Filters, WorkingHours, write_package
 from audit.reports.making import ReportOrder, kind_named
+from audit.reports.words import plural
 from bedside.cli.audit import sources_of
 from bedside.cli.options import ConfigOption, SinceOption, UntilOption, open_site, say
 from bedside.errors import BedsideError
@@ -45,4 +46,5 @@ def make_report(
         files = write_package(made.package, made.receipt, out)
     except AuditError as error:
         raise BedsideError(f"no report: {error}") from error
-    say(f"{len(made.report.entries)} records: {files.zip}, {files.pdf}, {files.csv}, {files.json}")
+    count = plural(len(made.report.entries), "record")
+    say(f"{count}: {files.zip}, {files.pdf}, {files.csv}, {files.json}")

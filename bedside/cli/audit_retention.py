@@ -9,6 +9,7 @@ from rich.table import Table
 
 from audit import AuditError
 from audit.records import HoldScope
+from audit.reports.words import plural
 from audit.retention import Hold, PrunePlan, Reason
 from bedside.cli.audit_index import with_index
 from bedside.cli.options import (
@@ -58,12 +59,16 @@ def prune(
         return
     if going and not yes:
         typer.confirm(f"This cannot be undone. Remove {going} records for good?", abort=True)
-    for decision in _run(retention.decide(principal)):
+    decisions = _run(retention.decide(principal))
+    for decision in decisions:
         say(f"decided [record {decision}]")
     gone = with_index(
         site,
         lambda index: retention.carry_out(index, lambda log: say(f"{log}: its writer takes it up")),
     )
+    if not (decisions or gone):
+        say("nothing was removed: no record is past its retention, on no hold and in a whole bundle")
+        return
     say(f"{gone} records are gone for good; their hashes stay, and every log verifies")
     say("now destroy backups and snapshots of the data folder that are older than this")
 
@@ -110,7 +115,7 @@ def list_holds(config: ConfigOption = None) -> None:
             hold.reference, f"{hold.placed:%Y-%m-%d %H:%M}", hold.principal, _words(hold.scope)
         )
     show(table)
-    say(f"{len(holds)} holds in force")
+    say(f"{plural(len(holds), 'hold')} in force")
 
 
 @hold_app.command("release")
@@ -138,7 +143,8 @@ def _show_plans(site: Site, plans: Sequence[PrunePlan], holds: Sequence[Hold]) -
         )
     show(table)
     days = site.config.audit.retention.days
-    say(f"records are kept for {days} days, longer where a policy says so; {len(holds)} holds in force")
+    in_force = f"{plural(len(holds), 'hold')} in force"
+    say(f"records are kept for {days} days, longer where a policy says so; {in_force}")
 
 
 def _why(plan: PrunePlan) -> str:

@@ -63,9 +63,9 @@ def reported(run, folder, *words):
 @pytest.mark.parametrize("midnight", ["2026-03-01", "2026-03-01T00:00:00", "2026-02-28T16:00:00-08:00"])
 def test_it_is_midnight_in_utc_where_a_search_and_a_report_begin_and_end(run, tmp_path, midnight):
     assert "#1" in run("search", "--since", midnight)
-    assert "1 records" in run("search", "--since", midnight)
+    assert "1 record\n" in run("search", "--since", midnight)
     assert "#0" in run("search", "--until", midnight)
-    assert "1 records" in run("search", "--until", midnight)
+    assert "1 record\n" in run("search", "--until", midnight)
     assert reported(run, tmp_path / "a", "--since", midnight, "--until", "2026-03-02") == [1]
     assert reported(run, tmp_path / "b", "--until", midnight) == [0]
 
