@@ -21,7 +21,7 @@ import rig
 import uvloop
 from load import measure
 
-from audit.log import Log
+from audit.group_commit import GroupCommit
 from bedside.compose import open_gateway
 from bedside.http import serve_http
 from bedside.http_cycle import Cycle
@@ -88,9 +88,9 @@ class Clock:
 def watch(clock: Clock, gateway: Any) -> None:
     """Have the clock time every stage, and what runs beside them."""
     pipeline = gateway.pipeline
-    for name in ("authenticate", "describe", "decide", "route"):
+    for name in ("authenticate", "decide", "route"):
         setattr(pipeline, f"_{name}", clock.stage(name, getattr(pipeline, f"_{name}")))
-    for name in ("execute", "record"):
+    for name in ("describe", "execute", "record"):
         setattr(pipeline, f"_{name}", clock.asynchronous(name, getattr(pipeline, f"_{name}")))
     # The protocol's own last step, which the pipeline hands its answer to.
     respond.http = clock.stage("respond", respond.http)  # type: ignore[assignment]
@@ -98,8 +98,8 @@ def watch(clock: Clock, gateway: Any) -> None:
         (KnownHeadProtocol, "data_received", "http: reading"),
         (Cycle, "_write", "http: writing"),
         (Batcher, "_attempt", "the model, in batches"),
-        (Log, "_settle", "the log's tree, in batches"),
-        (Log, "_write", "the log's disk, in batches"),
+        (GroupCommit, "_settle", "the log's tree, in batches"),
+        (GroupCommit, "_write", "the log's disk, in batches"),
     ):
         timed = clock.stage(name, getattr(owner, method))
         setattr(owner, method, partial_method(timed))
