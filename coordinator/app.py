@@ -11,7 +11,7 @@ from coordinator.authenticate import allow
 from coordinator.limits import BodyLimit
 from coordinator.parts import CoordinatorParts
 from coordinator.policy.routes import policy_routes
-from coordinator.problems import Refused, handle_problems
+from coordinator.problems import DESCRIBED, Refused, handle_problems
 from coordinator.questions import CodeQuestion, EnrolmentQuestion, JobQuestion
 from coordinator.releases import DOCUMENT, MODEL_FILE, release_fields
 from coordinator.reports.routes import report_routes
@@ -23,7 +23,7 @@ _LATEST: Final = "latest"
 
 def build_app(parts: CoordinatorParts) -> FastAPI:
     """Return the coordinator's application."""
-    app = FastAPI(title="Bedside coordinator", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Bedside coordinator", docs_url=None, redoc_url=None, responses=DESCRIBED)
     app.add_middleware(BodyLimit)
     handle_problems(app)
     _device_routes(app, parts)

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents; none quotes what was sent."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,28 @@ from coordinator.questions import MEMBERS
 RETRY_AFTER_S = 1
 
 _CODES = {404: "not-found", 405: "method-not-allowed"}
+
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "description": "Refused; says why and what to do.",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+
+DESCRIBED: Final[dict[int | str, dict[str, Any]]] = {"4XX": _PROBLEM, "503": _PROBLEM}
+"""What every route may answer besides, for the API's own document."""
 
 
 class Refused(Exception):

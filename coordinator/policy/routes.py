@@ -270,9 +270,13 @@ def _shadow(app: FastAPI, parts: CoordinatorParts, busy: Busy) -> None:
 
 
 def signed(request: Request, document: bytes) -> Response:
-    """Return a signed document, or that it did not change, or that there is none."""
+    """Return a signed document, or that it did not change.
+
+    Raises:
+        Refused: if there is none.
+    """
     if not document:
-        return Response(status_code=404)
+        raise Refused(404, "not-found", "There is no such document now.")
     etag = f'"{hashlib.sha256(document).hexdigest()}"'
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})
