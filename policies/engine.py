@@ -12,7 +12,17 @@ import cedarpy
 from policies.bundle import Bundle, validate
 from policies.cache import LruCache
 from policies.decision import Decision, Verdict, combine, failed_evaluation
-from policies.entities import API, CALLER, PLACE, Shape, World, api_entities, context_of, shape_of
+from policies.entities import (
+    API_ENTITY,
+    CALLER,
+    PLACE,
+    Shape,
+    World,
+    api_entities,
+    context_of,
+    shape_of,
+    work_entity,
+)
 from policies.errors import BundleOutdated
 from policies.facts import Caller, Candidate, Facts
 from policies.validation import PolicyText
@@ -56,7 +66,13 @@ class ApiAction(StrEnum):
     RELEASES_READ = "releases.read"
     REPOSITORY_READ = "repository.read"
     STATISTICS_READ = "statistics.read"
+    WORK_CANCEL = "work.cancel"
+    WORK_JUDGE = "work.judge"
+    WORK_READ = "work.read"
     WORK_REVIEW = "work.review"
+
+
+ABOUT_WORK: Final = frozenset({ApiAction.WORK_CANCEL, ApiAction.WORK_JUDGE, ApiAction.WORK_READ})
 
 
 class _Loaded:
@@ -129,13 +145,16 @@ class Engine:
             loaded.decisions.put(key, decision)
         return decision
 
-    def authorize(self, caller: Caller, action: ApiAction) -> Decision:
-        """Return whether `caller` may do `action`; `permitted` then names it."""
+    def authorize(self, caller: Caller, action: ApiAction, *, own: bool = False) -> Decision:
+        """Return whether `caller` may do `action`; `permitted` then names it.
+
+        `own` says that the work which the action is about is the caller's own.
+        """
         loaded = self._loaded
-        key = (caller, action)
+        key = (caller, action, own)
         decision = loaded.decisions.get(key)
         if decision is None:
-            decision = _authorize(loaded, caller, action)
+            decision = _authorize(loaded, caller, action, own)
             loaded.decisions.put(key, decision)
         return decision
 
@@ -165,14 +184,20 @@ def _ask_about(loaded: _Loaded, facts: Facts, shapes: tuple[Shape, ...]) -> dict
     return dict(zip(shapes, answers, strict=True))
 
 
-def _authorize(loaded: _Loaded, caller: Caller, action: ApiAction) -> Decision:
+def api_resource(action: ApiAction, own: bool) -> dict[str, Any]:
+    """Return the entity that an action of the API is about."""
+    return work_entity(own) if action in ABOUT_WORK else API_ENTITY
+
+
+def _authorize(loaded: _Loaded, caller: Caller, action: ApiAction, own: bool) -> Decision:
+    resource = api_resource(action, own)
     request = {
         "principal": CALLER,
         "action": {"type": "Action", "id": action.value},
-        "resource": API,
+        "resource": resource["uid"],
         "context": "{}",
     }
-    ((permitted, texts),) = _ask(loaded, [request], api_entities(caller))
+    ((permitted, texts),) = _ask(loaded, [request], api_entities(caller, resource))
     verdict = Verdict(placement=action.value, permitted=permitted, policies=texts)
     return combine((verdict,), loaded.digest)
 

@@ -18,6 +18,7 @@ from policies.facts import JURISDICTION, Agreement, Caller, Candidate, Facts, Pl
 
 CALLER: Final = {"type": "Caller", "id": "caller"}
 API: Final = {"type": "Api", "id": "bedside"}
+API_ENTITY: Final[dict[str, Any]] = {"uid": API, "attrs": {}, "parents": []}
 PLACE: Final = {"type": "Action", "id": "place"}
 
 REMEMBERED: Final = 128
@@ -145,6 +146,7 @@ def _check_release(schema: cedarpy.Schema) -> None:
         caller_entity(caller),
         model_entity("model", None),
         *map(place_entity, places),
+        work_entity(own=True),
         {"uid": {"type": "Jurisdiction", "id": "US"}, "attrs": {}, "parents": []},
     ]
     try:
@@ -156,10 +158,15 @@ def _check_release(schema: cedarpy.Schema) -> None:
         ) from error
 
 
-def api_entities(caller: Caller) -> cedarpy.Entities:
+def api_entities(caller: Caller, resource: dict[str, Any]) -> cedarpy.Entities:
     """Return the entities that a decision on an action of the API can look at."""
-    api = {"uid": API, "attrs": {}, "parents": []}
-    return cedarpy.Entities.from_json_str(_encode([caller_entity(caller), api]))
+    return cedarpy.Entities.from_json_str(_encode([caller_entity(caller), resource]))
+
+
+def work_entity(own: bool) -> dict[str, Any]:
+    """Return asynchronous work, of the caller's own or of somebody else's."""
+    uid = {"type": "Work", "id": "own" if own else "another's"}
+    return {"uid": uid, "attrs": {"own": own}, "parents": []}
 
 
 def context_of(facts: Facts) -> str:

@@ -9,8 +9,8 @@ A pack's `tests.yaml` holds
                                       adequacy, holds_subject: candidates
     cases: [{...}]                    name, facts, candidates (names of places), and what is expected:
                                       permitted (places), policies, obligations, citations
-    api: [{...}]                      name, roles, kind, site, organisation, permitted (actions); every
-                                      other action is refused
+    api: [{...}]                      name, roles, kind, site, organisation, own (the work is),
+                                      permitted (actions); every other action is refused
 
 What is expected must be exactly what is decided, except for citations, each of which must be among
 those of the decision.
@@ -91,6 +91,7 @@ class ApiCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: CallerKind = CallerKind.USER
     site: str = ""
     organisation: str = ""
+    own: bool = False
     permitted: tuple[ApiAction, ...]
 
 
@@ -214,7 +215,7 @@ def _run_api(pack: str, case: ApiCase, engine: Engine) -> tuple[CaseResult, set[
         site=case.site,
         organisation=case.organisation,
     )
-    decisions = {action: engine.authorize(caller, action) for action in ApiAction}
+    decisions = {action: engine.authorize(caller, action, own=case.own) for action in ApiAction}
     allowed = [action.value for action, decision in decisions.items() if decision.allowed]
     problems = tuple(_difference("permitted", case.permitted, allowed))
     decisive = {name for decision in decisions.values() for name in decision.policies}

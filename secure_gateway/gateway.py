@@ -171,6 +171,7 @@ class Gateway:
                 parts.work,
                 self._work,
                 settings.work,
+                engine=parts.engine,
                 authenticator=self.authenticator,
                 pipeline=self.pipeline,
                 recorder=self.recorder,

@@ -30,6 +30,7 @@ HOME: Final = "jurisdiction"
 PLACE: Final = "place"
 PLACE_HOME: Final = "place.jurisdiction"
 OPERATOR: Final = "place.operator"
+OWN: Final = "own"
 
 _MODEL_READS: Final = {
     "roles": {MODEL_ROLES},
@@ -52,7 +53,7 @@ _CONTEXT: Final = frozenset({*_FLAGS, HOME, *MODEL_VARIABLES})
 _VARIABLES: Final = {
     "action": frozenset({ACTION}),
     "principal": frozenset({ROLES, KIND, SITE, ORGANISATION}),
-    "resource": frozenset({PLACE, PLACE_HOME, OPERATOR}),
+    "resource": frozenset({ACTION, OWN, PLACE, PLACE_HOME, OPERATOR}),
     "context": _CONTEXT,
 }
 # What is compared or looked up as a whole: its roles are its place among entities, no attributes.
@@ -267,7 +268,7 @@ def _reads(node: object, *, attributes: bool = False) -> set[str]:
     found: set[str] = set()
     if isinstance(node, dict):
         if set(node) == {"is"} and path_of(node["is"]["left"]) == ("resource",):
-            return {PLACE}
+            return {PLACE, ACTION}
         attributes = attributes or not {".", "has"}.isdisjoint(node)
         node = list(node.values())
     if isinstance(node, list):
@@ -306,6 +307,8 @@ def _read_of_path(path: tuple[str, ...]) -> frozenset[str]:
         # Every place has a jurisdiction, whatever else it has depends on its kind.
         if first == HOME:
             return frozenset({PLACE_HOME})
+        if first == OWN:
+            return frozenset({ACTION, OWN, PLACE})
         return frozenset({PLACE, OPERATOR} if first == "operator" else {PLACE})
     if variable == "principal" and first in (KIND, SITE, ORGANISATION):
         return frozenset({first})

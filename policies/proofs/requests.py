@@ -12,7 +12,7 @@ from policies.engine import ApiAction, Engine
 from policies.errors import PolicyError
 from policies.facts import Caller, Candidate, Facts, PlacementKind, RiskClass
 from policies.proofs.axes import Axes
-from policies.proofs.formula import ACTION, KIND, ORGANISATION, ROLES, SITE
+from policies.proofs.formula import ACTION, KIND, ORGANISATION, OWN, ROLES, SITE
 from policies.proofs.space import ANY_MODEL, DEVICE_TRAITS, NODE_TRAITS, Space, Values
 
 
@@ -25,6 +25,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     caller: Caller
     action: ApiAction | None = None
+    own: bool = False
     facts: Facts | None = None
     candidate: Candidate | None = None
     access: ModelAccess | None = None
@@ -36,7 +37,7 @@ class Request(Struct, frozen=True, kw_only=True):
         belongs = (f"of the {name} {value}" for name, value in _names(who).items() if value)
         caller = f"caller: {' '.join((who.kind.value, *belongs))}"
         if self.facts is None or self.candidate is None:
-            return roles, caller, f"action: {self.action}"
+            return roles, caller, f"action: {self.action}{' about own work' if self.own else ''}"
         facts, place, access = self.facts, self.candidate, self.access
         flags = [
             name
@@ -85,7 +86,7 @@ def request_at(space: Space, axes: Axes, points: Sequence[int], world: int = 0) 
         organisation=values[ORGANISATION],
     )
     if space.api:
-        return Request(caller=caller, action=ApiAction(values[ACTION]))
+        return Request(caller=caller, action=ApiAction(values[ACTION]), own=values[OWN])
     name, access = space.model(values, world)
     shape = space.shape(values)
     kind = "node" if shape.kind is PlacementKind.NODE else "device"
@@ -113,7 +114,7 @@ def decide(bundle: Bundle, request: Request) -> Decision:
     if request.facts is None or request.candidate is None:
         if request.action is None:
             raise ProofBroken("a request is about a place or an action")
-        return Engine(bundle).authorize(request.caller, request.action)
+        return Engine(bundle).authorize(request.caller, request.action, own=request.own)
     models = {} if request.access is None else {request.facts.model: request.access}
     engine = Engine(msgspec.structs.replace(bundle, models=models))
     return engine.decide(request.facts, (request.candidate,))

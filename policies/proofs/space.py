@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from policies.bundle import Bundle, ModelAccess
 from policies.closed import named_in
-from policies.engine import ApiAction
+from policies.engine import ApiAction, api_resource
+from policies.entities import PLACE as PLACE_ACTION
 from policies.entities import (
-    API,
     Shape,
     World,
     caller_entity,
@@ -28,7 +28,6 @@ from policies.entities import (
     model_entity,
     place_entity,
 )
-from policies.entities import PLACE as PLACE_ACTION
 from policies.facts import (
     Agreement,
     Caller,
@@ -52,6 +51,7 @@ from policies.proofs.formula import (
     MODEL_VARIABLES,
     OPERATOR,
     ORGANISATION,
+    OWN,
     PLACE,
     PLACE_HOME,
     ROLES,
@@ -73,7 +73,6 @@ _FLAGS: Final[Mapping[str, tuple[object, ...]]] = {
     "own_device": (False, True),
     "carries_payload": (True, False),
 }
-_API_ENTITY: Final[dict[str, Any]] = {"uid": API, "attrs": {}, "parents": []}
 # Names that no policy names; as many as there are facts that hold one, so that all can differ.
 UNNAMED: Final = ("another", "yet-another", "a-third")
 _CALLER: Final = (ROLES, KIND, SITE, ORGANISATION)
@@ -187,6 +186,7 @@ class Space:
         }
         if api:
             domains[ACTION] = _plain(tuple(ApiAction))
+            domains[OWN] = _ranked((False, True))
         else:
             domains[ACTION] = _plain((PLACE_ACTION["id"],))
             domains |= self._model_domains({name for kind, name in literals if kind == "Model"})
@@ -250,7 +250,8 @@ class Space:
         caller = self._caller(*(values[name] for name in _CALLER))
         request = {"principal": caller["uid"], "action": {"type": "Action", "id": str(values[ACTION])}}
         if self.api:
-            return {**request, "resource": API, "context": "{}"}, [caller, _API_ENTITY]
+            about = api_resource(ApiAction(values[ACTION]), values[OWN])
+            return {**request, "resource": about["uid"], "context": "{}"}, [caller, about]
         name, access = self.model(values, world)
         place = self._place(self.shape(values, world))
         attributes = context_attributes(self.facts(values, name))

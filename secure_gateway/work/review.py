@@ -4,9 +4,9 @@
     GET  /v1/work/<id>/review    what one of them is about: metadata of its run, nothing of its content
     POST /v1/work/<id>/review    {"verdict": "release"} or {"verdict": "refuse"}
 
-Policy says who may review (`work.review`); whoever submitted the work may not. A verdict is durable in
-the log before it counts. Released, a result can be fetched once by whoever submitted it; refused, it is
-erased.
+Policy says who may see what waits (`work.review`), and who may judge it (`work.judge`): nobody their
+own. A verdict is durable in the log before it counts. Released, a result can be fetched once by whoever
+submitted it; refused, it is erased.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from audit.records import Problem, RequestRecord, WorkVerdict
-from policies import ApiAction, Principal
+from policies import ApiAction, Engine, Principal
 from secure_gateway import respond
 from secure_gateway.asgi import Receive, read_body
 from secure_gateway.errors import Refusal
@@ -57,8 +57,9 @@ class Judgement(Struct, frozen=True, forbid_unknown_fields=True):
 class WorkReviews:
     """Serves the routes above for callers that are authenticated."""
 
-    def __init__(self, store: WorkStore, pipeline: Pipeline, alone: Alone) -> None:
+    def __init__(self, store: WorkStore, engine: Engine, pipeline: Pipeline, alone: Alone) -> None:
         self._store = store
+        self._engine = engine
         self._pipeline = pipeline
         self._alone = alone
 
@@ -114,10 +115,15 @@ class WorkReviews:
         async def judge(exchange: Exchange) -> None:
             verdict = await _verdict(receive)
             work = await self._waiting(identifier)
-            if work.principal == principal.id:
+            own = work.principal == principal.id
+            decision = self._engine.authorize(principal.caller, ApiAction.WORK_JUDGE, own=own)
+            exchange.decision = decision
+            if not decision.allowed:
                 raise Refusal(
-                    Problem.NOT_SECOND_PERSON,
+                    Problem.NOT_SECOND_PERSON if own else Problem.POLICY_REFUSED,
                     "Who submitted the work does not review it; somebody else must.",
+                    policies=decision.policies,
+                    citations=decision.citations,
                 )
             await self._about(exchange, work)
             exchange.verdict = verdict

@@ -24,7 +24,7 @@ from msgspec import Struct, structs
 from audit import LogUnavailable
 from audit.records import Action, Outcome, Problem, RequestRecord
 from inference_node import decode_request
-from policies import Principal
+from policies import ApiAction, Engine, Principal
 from secure_gateway import respond
 from secure_gateway.asgi import ClientGone, Receive, Scope, Send, length_of, read_body, send_response
 from secure_gateway.authenticate import Authenticator
@@ -93,6 +93,7 @@ class WorkApi:
         runner: WorkRunner,
         settings: WorkSettings,
         *,
+        engine: Engine,
         authenticator: Authenticator,
         pipeline: Pipeline,
         recorder: Recorder,
@@ -100,6 +101,7 @@ class WorkApi:
         body_limit_bytes: int,
     ) -> None:
         self._reconsider = reconsideration.withdrawn
+        self._engine = engine
         self._store = store
         self._runner = runner
         self._settings = settings
@@ -108,7 +110,7 @@ class WorkApi:
         self._recorder = recorder
         self._body_limit_bytes = body_limit_bytes
         self._busy: set[UUID] = set()
-        self._reviews = WorkReviews(store, pipeline, self._alone)
+        self._reviews = WorkReviews(store, engine, pipeline, self._alone)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -144,13 +146,14 @@ class WorkApi:
                 return await self._submit(principal, call, scope, receive)
             if isinstance(action, Review):
                 return await self._reviews.answer(action, principal, call, target.work, receive)
-            work = await self._find(principal, target.work)
+            may = ApiAction.WORK_CANCEL if action is Action.CANCEL else ApiAction.WORK_READ
+            work = await self._find(principal, target.work, may)
             if action is Look.STATE:
                 # Where one's own work stands moves nobody's data, so it is not recorded.
                 return 200, _status_headers(work), msgspec.json.encode(_document(work))
             with self._alone(work.id):
                 # Whoever was at it before may have ended it.
-                work = await self._find(principal, work.id)
+                work = await self._find(principal, work.id, may)
                 if action is Action.CANCEL:
                     return await self._cancel(principal, call, work)
                 return await self._fetch(principal, call, work)
@@ -235,9 +238,11 @@ class WorkApi:
         headers = [*JSON, (b"bedside-record", record.encode())]
         return 200, headers, msgspec.json.encode(_document(cancelled) | {"record": record})
 
-    async def _find(self, principal: Principal, identifier: UUID | None) -> Work:
-        work = None if identifier is None else await self._store.find(identifier, principal.id)
-        if work is None:
+    async def _find(self, principal: Principal, identifier: UUID | None, action: ApiAction) -> Work:
+        """Return work that policy lets the caller at; it is not said whether there is other work."""
+        work = None if identifier is None else await self._store.find(identifier, None)
+        own = work is not None and work.principal == principal.id
+        if not self._engine.authorize(principal.caller, action, own=own).allowed or work is None:
             raise Refusal(Problem.WORK_UNKNOWN, "The caller has no work of this identifier.")
         return work
 

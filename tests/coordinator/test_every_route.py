@@ -42,9 +42,9 @@ def asked(monkeypatch):
     actions = []
     authorize = Engine.authorize
 
-    def recording(engine, caller, action):
+    def recording(engine, caller, action, **about):
         actions.append(action)
-        return authorize(engine, caller, action)
+        return authorize(engine, caller, action, **about)
 
     monkeypatch.setattr(Engine, "authorize", recording)
     return actions

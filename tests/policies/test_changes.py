@@ -89,8 +89,8 @@ def test_a_change_of_the_api_is_counted_as_the_engine_decides(packs):
     changes = differences(before, after)
     assert [change.api for change in changes] == [True, True]
     assert [(change.before.permitted, change.after.permitted) for change in changes] == list(counted)
-    # Whatever kind of caller it is, of whichever site and organisation.
-    others = len(CallerKind) * (1 + len(UNNAMED)) ** 2
+    # Whatever kind of caller it is, of whichever site and organisation, and whosever work it is.
+    others = len(CallerKind) * (1 + len(UNNAMED)) ** 2 * 2
     assert [change.combinations for change in changes] == [n * others for n in counted.values()]
 
 

@@ -96,7 +96,7 @@ def decided(made, requests):
     engine = Engine(msgspec.structs.replace(made, models=models))
     for n, request in enumerate(requests):
         if request.facts is None:
-            yield engine.authorize(request.caller, request.action)
+            yield engine.authorize(request.caller, request.action, own=request.own)
         else:
             name = f"m{n}" if request.facts.model.startswith("any") else request.facts.model
             facts = msgspec.structs.replace(request.facts, model=name)
@@ -393,4 +393,4 @@ def test_what_cannot_be_enumerated_is_refused_with_its_place(packs, condition, m
 def test_every_api_action_is_among_the_requests_that_are_proved():
     field = Workbench(bundle()).api
     assert set(field.space.domains["action"].values) == set(ApiAction)
-    assert field.space.size == len(ApiAction) * 2 ** len(Role) * len(CallerKind) * 4**2
+    assert field.space.size == len(ApiAction) * 2 ** len(Role) * len(CallerKind) * 4**2 * 2

@@ -22,7 +22,6 @@ from policies import Engine, Role
 
 PROBES = "liveness, readiness and the server's own name, for probes: nothing of any model or request"
 LOG = "the log as tlog tools read it, for anybody who verifies: records hold no content"
-OWN = "the caller's own work, found by its submitter's name: its submission was decided"
 OPEN = {
     ("GET", "/openapi.json"): "what the routes take",
     ("GET", "/v2"): PROBES,
@@ -31,9 +30,6 @@ OPEN = {
     ("GET", "/checkpoint"): LOG,
     ("GET", "/tile/{level}/{number}"): LOG,
     ("GET", "/tile/entries/{number}"): LOG,
-    ("GET", "/v1/work/{id}"): OWN,
-    ("DELETE", "/v1/work/{id}"): OWN,
-    ("GET", "/v1/work/{id}/result"): OWN,
 }
 # The document does not name itself.
 BESIDE = {("GET", "/openapi.json")}
@@ -59,9 +55,9 @@ def asked(monkeypatch):
     questions = []
     authorize, decide = Engine.authorize, Engine.decide
 
-    def authorizing(engine, caller, action):
+    def authorizing(engine, caller, action, **about):
         questions.append(action.value)
-        return authorize(engine, caller, action)
+        return authorize(engine, caller, action, **about)
 
     def deciding(engine, facts, candidates):
         questions.append("place")

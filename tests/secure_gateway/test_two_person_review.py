@@ -126,7 +126,7 @@ async def test_nothing_leaves_before_a_second_person_released_it(tmp_path):
     assert submitted.flags == ()
     assert (looked.principal, looked.verdict) == ("p.officer", None)
     assert (judged.principal, judged.verdict) == ("dr.baker", WorkVerdict.RELEASE)
-    assert judged.policies == ("base-api-work-review",)
+    assert judged.policies == ("base-api-work-judge",)
     assert judged.subject == run.subject == they.site.pseudonymizer().pseudonym("mrn-1")
     refused = [r.problem for r in records_of(they.site) if r.outcome is Outcome.REFUSED]
     assert refused.count(Problem.NOT_SECOND_PERSON) == 2

@@ -17,7 +17,7 @@ from audit import Log, LogUnavailable
 from audit.records import Action, Outcome, Problem, RequestRecord, decode
 from audit.verify import read_entries
 from inference_node import InferResponse, decode_request
-from policies import Principal, Role
+from policies import Engine, Principal, Role, build_bundle
 from secure_gateway.claims import NO_CLAIMS
 from secure_gateway.consent.reconsider import Reconsideration
 from secure_gateway.errors import Refusal
@@ -499,6 +499,7 @@ async def test_a_result_that_cannot_be_recorded_is_neither_given_nor_lost(store,
         store,
         WorkRunner(store, pipeline, Recorder(log), concurrency=1, enrolled=lambda _: True),
         WorkSettings(),
+        engine=Engine(build_bundle(("base",), name="clinic", version=1, models={})),
         authenticator=Authenticator(),
         pipeline=pipeline,
         recorder=Recorder(log),
