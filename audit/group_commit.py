@@ -15,7 +15,7 @@ BATCH_MAX: Final = 4096
 WAITING_MAX: Final = 65536
 
 # What is longer is written on a thread, however quick the disk is.
-INLINE_RECORDS_MAX: Final = 256
+INLINE_RECORDS_MAX: Final = 2048
 
 _Waiting = tuple[bytes, "asyncio.Future[int]"]
 
@@ -118,7 +118,7 @@ class GroupCommit:
         started = pace.clock()
         error = _tried(lambda: self._wal.append(leaves, self._tree.size))
         if error is None:
-            pace.wrote(pace.clock() - started)
+            pace.wrote(pace.clock() - started, len(leaves))
         else:
             pace.failed()
         return error

@@ -29,6 +29,14 @@ def test_a_disk_is_waited_for_on_the_loop_until_it_turns_out_to_be_slow():
     assert not pace_of(*[2 * INLINE_BELOW_S] * 50)[0].quick
 
 
+def test_a_large_batch_may_take_longer_than_a_lone_record():
+    for records, quick in ((500, True), (100, False), (1, False)):
+        pace, _ = pace_of()
+        for _ in range(50):
+            pace.wrote(1.3e-3, records)
+        assert pace.quick is quick
+
+
 def test_one_slow_write_among_quick_ones_counts_little_and_two_in_a_row_do_not():
     usual = [QUICK_S] * 50
     assert pace_of(*usual, 8e-3)[0].quick
