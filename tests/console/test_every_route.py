@@ -16,6 +16,7 @@ OPEN = {
     ("GET", "/sign-in"): SESSION,
     ("POST", "/sign-in"): SESSION,
     ("POST", "/sign-out"): SESSION,
+    ("POST", "/sign-out/everywhere"): SESSION,
     ("GET", "/account"): SESSION,
     ("POST", "/account"): SESSION,
     ("GET", "/static/{name}"): "style sheets and scripts",
