@@ -6,20 +6,12 @@ build/screenshots.
 
 import re
 import unicodedata
-from pathlib import Path
 
 import pytest
+from support.axe import SCREENSHOTS, look
 from support.browser import chromium_path
 from support.officers import OFFICER, PASSWORD
 
-AXE = (Path(__file__).parent / "vendored/axe-4.14.1.min.js").read_text()
-SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
-# WCAG 2.2 at level AA is these; best practices are axe's own, and kept too. Axe leaves target sizes
-# (WCAG 2.5.8) out unless they are asked for.
-RULES = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "rules": {"target-size": {"enabled": True}},
-}
 PAGES = {
     "overview": "/",
     "overview-of-a-day": "/?period=24h",
@@ -92,25 +84,6 @@ def sign_in(page):
     page.keyboard.press("Enter")
     page.wait_for_selector("nav.pages")
     return page
-
-
-def violations(page):
-    page.evaluate(AXE)
-    found = page.evaluate(
-        "rules => axe.run(document, rules).then(found => found.violations.map("
-        "one => one.id + ': ' + one.nodes.map(node => node.html).join(' | ')))",
-        RULES,
-    )
-    return [one[:400] for one in found]
-
-
-def look(page, name):
-    """Keep a picture of the page, and see that it can be used."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True)
-    assert "\n".join(violations(page)) == "", name
-    # Nothing is cut off sideways at any width (WCAG 1.4.10).
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
