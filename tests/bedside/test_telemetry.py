@@ -8,6 +8,7 @@ import ast
 import importlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -85,6 +86,17 @@ def test_what_may_be_said_is_said_in_full(tmp_path):
     assert "no connection is accepted for 1 s: OSError [ENOSPC]\n" in errors
     assert "record 8 of (withheld) waits for 2 s: (withheld)" in errors
     assert re.search(r"ERROR asyncio: a message about ValidationError at \S+ was withheld", errors)
+
+
+def test_no_core_dump_can_be_written_whatever_the_limit_was(tmp_path):
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limits = resource.prlimit(0, resource.RLIMIT_CORE, (hard, hard))
+    try:
+        _, output, _ = run(tmp_path, "dumps", "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, limits)
+    # Where nobody may have dumps at all, the limit stays 0.
+    assert output == f"ready\nlimit {1 if hard else 0}, dumpable 0\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from bedside.errors import BedsideError
 from bedside.serving import log_kind_only
 from bedside.site import Site
 from bedside.telemetry import telemetry_of
+
+PR_GET_DUMPABLE = 3
 
 
 class Strict(BaseModel):
@@ -111,6 +114,9 @@ def main() -> None:
     site = Site(Config(data=Path(folder), telemetry=TelemetryEntry(log_level="debug")))
     with telemetry_of(site) as telemetry:
         telemetry.announce("ready")
+        if how == "dumps":
+            limit, _ = resource.getrlimit(resource.RLIMIT_CORE)
+            telemetry.say(f"limit {limit}, dumpable {ctypes.CDLL(None).prctl(PR_GET_DUMPABLE)}")
         leak(how, word)
 
 
