@@ -5,6 +5,7 @@ Seen to fail: with an hour instead of the site's `unread_timeout_s`, and with `e
 
 import json
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -37,8 +38,11 @@ def gateway(tmp_path_factory):
         yield running
 
 
-def asked(gateway, path):
-    """Return a connection on which a request was sent, with little room for what comes back."""
+def asked(gateway, path, held_back=0):
+    """Return a connection on which a request was sent, with little room for what comes back.
+
+    The last `held_back` bytes of its body are not sent yet.
+    """
     body = json.dumps(ROW).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -46,7 +50,8 @@ def asked(gateway, path):
     connection.connect(("127.0.0.1", urlsplit(gateway.url).port))
     connection.sendall(
         b"POST /v2/models/%b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (path, gateway.token().encode(), len(body), body)
+        b"Content-Length: %d\r\n\r\n%b"
+        % (path, gateway.token().encode(), len(body), body[: len(body) - held_back])
     )
     return connection
 
@@ -86,3 +91,26 @@ def test_who_closes_its_side_after_asking_is_answered(gateway):
             received += chunk
     assert received.startswith(b"HTTP/1.1 200")
     assert json.loads(received.partition(b"\r\n\r\n")[2])["model_name"] == "linear"
+
+
+def test_told_to_stop_it_answers_what_was_begun_and_takes_nothing_more(gateway):
+    address = ("127.0.0.1", urlsplit(gateway.url).port)
+    with asked(gateway, b"linear/infer", held_back=1) as connection:
+        # A request that is answered after it was sent shows that the gateway has read this far.
+        assert call("GET", f"{gateway.url}/v2/health/ready").status == 200
+        stopping = threading.Thread(target=gateway.stop)
+        stopping.start()
+        wait_until(lambda: refuses(address))
+        connection.sendall(json.dumps(ROW).encode()[-1:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    stopping.join()
+    assert records_of(gateway.site)[-1].outcome is Outcome.SERVED
+    gateway.start()
+
+
+def refuses(address):
+    try:
+        socket.create_connection(address, timeout=PATIENCE_S).close()
+    except ConnectionError:
+        return True
+    return False
