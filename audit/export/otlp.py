@@ -1,8 +1,8 @@
 """Records as OpenTelemetry logs, over HTTP in protobuf (OTLP 1.x, `/v1/logs`).
 
 A log record's body is the record's canonical form, its attributes are the fields (`bedside.<field>`),
-and its event name is `bedside.<type>`. `bedside.log` and `bedside.number` say where it stands: whoever
-sees a place twice was sent the record twice.
+and its event name is `bedside.<type>`. `bedside.entry.log` and `bedside.entry.number` say where it
+stands: whoever sees a place twice was sent the record twice.
 """
 
 import ssl
@@ -132,8 +132,8 @@ def _log_record(entry: Entry) -> LogRecord:
         body=AnyValue(string_value=entry.leaf.decode()),
         event_name=f"bedside.{kind_of(entry.record)}",
         attributes=[
-            _pair("bedside.log", entry.log),
-            _pair("bedside.number", entry.number),
+            _pair("bedside.entry.log", entry.log),
+            _pair("bedside.entry.number", entry.number),
             *(_pair(f"bedside.{name}", value) for name, value in fields),
         ],
     )

@@ -151,7 +151,7 @@ async def test_otlp_carries_the_fields_and_honours_what_the_receiver_answers():
             "service.instance.id": "gateway-1",
         }
         told = siem.attributes(record)
-        assert (told["bedside.log"], told["bedside.number"]) == (ORIGIN, entry.number)
+        assert (told["bedside.entry.log"], told["bedside.entry.number"]) == (ORIGIN, entry.number)
         assert record.body.string_value.encode() == entry.leaf
         assert record.event_name == f"bedside.{told['bedside.type']}"
         assert record.time_unix_nano == int(entry.record.time.timestamp() * 1e6) * 1000

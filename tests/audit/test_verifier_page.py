@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.accessible import violations
+from support.axe import violations
 from support.browser import chromium
 from support.hospital import SITE, requests
 from support.packed import made, pack, packed, unpack

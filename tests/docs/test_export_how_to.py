@@ -64,7 +64,7 @@ def numbers(receiver):
             log, number = message.place
         else:
             told = siem.attributes(message[1])
-            log, number = told["bedside.log"], told["bedside.number"]
+            log, number = told["bedside.entry.log"], told["bedside.entry.number"]
         assert log == "clinic/gateway-1"
         found.append(number)
     return found

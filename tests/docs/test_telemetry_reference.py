@@ -46,8 +46,8 @@ def test_every_log_message_is_listed_and_no_other():
 
 def test_every_attribute_that_is_exported_is_listed_and_no_other():
     assert re.findall(r"`(bedside\.[\w.]+)`", section("Attributes")) == [
-        "bedside.log",
-        "bedside.number",
+        "bedside.entry.log",
+        "bedside.entry.number",
         *(f"bedside.{name}" for name in sorted(ATTRIBUTES)),
     ]
 
