@@ -17,6 +17,7 @@ from support.tampered import ZIP_CHANGES
 from audit import NoteVerifier, VerificationError
 from audit.errors import ReportRefused
 from audit.reports import KINDS, Filters, WorkingHours, build_report, make_package, verify_report
+from audit.reports.kinds.jobs import most_within
 
 FILTERS = {"subject": Filters(subject=hospital.SUBJECT)}
 
@@ -126,8 +127,12 @@ def test_a_review_counts_though_it_was_made_after_the_period(site):
     assert figures(emergencies)["waiting"] == 2
 
 
-def test_jobs_say_that_there_is_no_privacy_budget(site):
-    assert figures(site.report("jobs")) == {
+def test_jobs_count_the_answers_about_each_release_and_say_that_it_is_no_privacy_budget(site):
+    report = site.report("jobs")
+    ((release, answers, busiest, smallest, _),) = table(report, "answers").rows
+    assert release.endswith(" v2")
+    assert (answers, busiest, smallest) == ("1", "1", "24")
+    assert figures(report) == {
         "jobs": 3,
         "done": 1,
         "refused": 1,
@@ -136,6 +141,14 @@ def test_jobs_say_that_there_is_no_privacy_budget(site):
         "too small": 0,
     }
     assert any("no privacy budget" in note for note in KINDS["jobs"].notes)
+
+
+def test_the_busiest_period_is_thirty_days_from_one_answer_on():
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    days = [start + timedelta(days=day) for day in (0, 29, 30, 31, 58, 90)]
+    # From day 29 on: 29, 30, 31, 58.
+    assert most_within(days) == 4
+    assert most_within(days[:1]) == 1
 
 
 def test_models_and_policies_and_logs_are_accounted_for(site):

@@ -1,11 +1,17 @@
 """Federated jobs: what was asked of which cohort, and how it ended."""
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from audit.records import AnyRecord, JobRecord, JobState
 from audit.reports.kind import Bars, Chart, Column, Figure, Kind, Style, Table, Tone
 from audit.reports.report import Entry, Report
 from audit.reports.words import UNKNOWN, clock, lines, most, where
+
+# What the pack `research` counts answers in.
+PERIOD_DAYS: Final = 30
 
 _ENDED: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.REFUSED})
 
@@ -46,7 +52,7 @@ def charts(report: Report) -> list[Chart]:
 
 
 def tables(report: Report) -> list[Table]:
-    """Return every job."""
+    """Return how many answers were given about each release, and every job."""
     rows: list[list[str | list[str]]] = []
     for records in _jobs(report):
         (entry, first), (_, last) = records[0], records[-1]
@@ -63,6 +69,7 @@ def tables(report: Report) -> list[Table]:
             ]
         )
     return [
+        _answers(report),
         Table(
             name="jobs",
             title="Every job",
@@ -77,8 +84,43 @@ def tables(report: Report) -> list[Table]:
             ),
             rows=rows,
             empty="No federated job was asked for.",
-        )
+        ),
     ]
+
+
+def _answers(report: Report) -> Table:
+    given: dict[str, list[JobRecord]] = {}
+    for _, record in report.of(JobRecord):
+        if record.state is JobState.DONE:
+            given.setdefault(f"{record.model} v{record.model_version}", []).append(record)
+    return Table(
+        name="answers",
+        title="Answers about each release",
+        columns=(
+            Column("Release"),
+            Column("Answers", 0, Style.NUMBER),
+            Column(f"Most in {PERIOD_DAYS} days", 0, Style.NUMBER),
+            Column("Smallest cohort", 0, Style.NUMBER),
+            Column("First, last (UTC)", 0),
+        ),
+        rows=[
+            [
+                release,
+                str(len(answers)),
+                str(most_within([answer.time for answer in answers])),
+                str(min(answer.cohort for answer in answers)),
+                lines(clock(answers[0].time), clock(answers[-1].time)),
+            ]
+            for release, answers in sorted(given.items())
+        ],
+        empty="No answer was given.",
+    )
+
+
+def most_within(times: Sequence[datetime]) -> int:
+    """Return how many of `times`, which are in order, lie in the busiest period."""
+    period = timedelta(days=PERIOD_DAYS)
+    return max(bisect_left(times, start + period) - n for n, start in enumerate(times))
 
 
 def _shows(record: AnyRecord) -> bool:
@@ -97,9 +139,10 @@ JOBS: Final = Kind(
     notes=(
         "A cohort counts the devices whose sums returned; below the minimum, nothing is returned.",
         (
-            "These jobs drew on no privacy budget: this version of Bedside keeps none and adds no "
-            "noise to the sums, so this report cannot say what an observer of many jobs could "
-            "infer from them."
+            "Where policies bound the answers about a release in a period, further jobs are refused "
+            "until the oldest is older. That is a count and no privacy budget in the sense of "
+            "differential privacy: no noise is added to the sums, so this report cannot say what an "
+            "observer of many answers could infer from them."
         ),
     ),
 )
