@@ -36,7 +36,9 @@ def regions(space: Space, axes: Axes, mask: Mask) -> Iterator[Region]:
             if len(classes) < size
         ]
         for parts in itertools.product(*choices):
-            yield {name: values for part in parts for name, values in part.items()}
+            region = {name: values for part in parts for name, values in part.items()}
+            # In the order in which facts are told, whatever the order of the axes.
+            yield {name: region[name] for name in space.domains if name in region}
 
 
 def boxes(mask: NDArray[np.bool_]) -> Iterator[Box]:

@@ -57,7 +57,7 @@ def test_after_erasure_neither_search_nor_anything_stored_finds_the_person(tmp_p
     for line, expected in zip(LINES, PRINTS, strict=True):
         done = run(line, site)
         assert expected in done.stdout, (line, done)
-    assert "1 records" in run(LINES[0].replace("0001", "0002"), site).stdout
+    assert "1 record\n" in run(LINES[0].replace("0001", "0002"), site).stdout
 
     after = site.pseudonymizer()
     assert after.pseudonym("mrn-0001") != before["mrn-0001"]

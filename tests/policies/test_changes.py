@@ -105,7 +105,7 @@ def test_what_is_newly_permitted_comes_first_and_says_of_whom_and_where(packs):
     assert describe(freer.regions[0]) == (
         "roles: with clinician; model: sepsis; data_class: phi, limited; purpose: TREAT; consent: yes;"
         " emergency: no; on_device: no; carries_payload: yes; jurisdiction: EEA;"
-        " place.jurisdiction: US; place: node (not adequacy not scc not bcr)"
+        " place: node (not adequacy not scc not bcr); place.jurisdiction: US"
     )
     assert all(region["place.jurisdiction"] == ("GDPR-ADEQUATE",) for region in stricter.regions)
 

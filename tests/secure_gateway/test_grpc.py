@@ -265,4 +265,6 @@ def test_a_port_that_is_taken_is_one_clear_line(gateway, tmp_path, taken):
     )
     assert done.returncode == 1
     assert str(ports[taken]) in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    # At debug level what was withheld may be counted before it.
+    lines = [line for line in done.stderr.splitlines() if "bedside.telemetry: withheld" not in line]
+    assert len(lines) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.caching import decision, question
 
 from audit.records import Action, ConsentScope, Flag, Outcome, Problem, WorkVerdict, encode
-from policies import Candidate, DataClass, Facts, PlacementKind, Principal, Role
+from policies import Agreement, Candidate, DataClass, Facts, PlacementKind, Principal, Role
 from secure_gateway import record as record_module
 from secure_gateway import record_template
 from secure_gateway.claims import NO_CLAIMS
@@ -47,7 +47,10 @@ FACTS = [
     Facts(roles=frozenset({Role.CLINICIAN}), model="risk", jurisdiction="DE"),
     Facts(roles=frozenset(), model="risk", jurisdiction="DE", data_class=DataClass.SYNTHETIC),
 ]
-CANDIDATES = [(place("node:local"),), (place("node:local", agreement=True), place("device:0123"))]
+CANDIDATES = [
+    (place("node:local"),),
+    (place("node:local", agreements=frozenset({Agreement.BAA})), place("device:0123")),
+]
 DECISIONS = [decision(), decision("review"), decision("no_cache"), None]
 UNUSUAL = {
     "refusal": Refusal(Problem.OVERLOADED, "full"),
