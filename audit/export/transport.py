@@ -131,6 +131,7 @@ def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
             return
         if time.monotonic() > deadline:
             raise TimeoutError
+        # The kernel tells nobody when the queue empties: it has to be looked at again.
         time.sleep(_LOOK_S)
 
 

@@ -84,6 +84,7 @@ def _unpack(data: bytes) -> dict[str, bytes]:
             files = {member.filename: archive.read(member) for member in members}
     except (
         zipfile.BadZipFile,
+        # Of a compression or an encryption that zipfile does not know.
         NotImplementedError,
         RuntimeError,
         EOFError,

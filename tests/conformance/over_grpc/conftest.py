@@ -2,30 +2,19 @@
 
 import pytest
 
-from policies import Role
+
+def as_metadata(headers):
+    """gRPC takes names in lower case only, and Triton's client leaves that to its caller."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @pytest.fixture(scope="session")
-def facts(gateway):
-    """Give what an unmodified client has to be told: its token and the facts, as metadata.
-
-    gRPC takes names in lower case only, and Triton's client leaves that to its caller.
-    """
-    token = gateway.token()
-
-    def fresh(**more):
-        return {
-            "authorization": f"Bearer {token}",
-            "bedside-data-class": "deidentified",
-            "bedside-purpose": "TREAT",
-            **more,
-        }
-
-    return fresh
+def facts(headers):
+    """Give what an unmodified client has to be told: its token and the facts, as metadata."""
+    return lambda **more: as_metadata(headers()) | more
 
 
 @pytest.fixture(scope="session")
-def manager(gateway):
+def manager(operator):
     """Give the metadata of somebody who may load models and read what they did."""
-    token = gateway.token("it.ward", Role.OPERATOR)
-    return lambda: {"authorization": f"Bearer {token}"}
+    return lambda: as_metadata(operator())
