@@ -14,7 +14,7 @@ import uvicorn
 from bedside.accept import Acceptor
 from bedside.held import HeldConnections
 from bedside.http_deadline import UNREAD_TIMEOUT_S
-from bedside.http_known import KnownHeadProtocol
+from bedside.http_known import KnownHeadProtocol, KnownHeads
 from bedside.http_protocol import Threshold
 
 GRACE_S: Final = 10
@@ -74,12 +74,17 @@ async def serve_http(
     cut off. `tls` is a certificate chain and its key, PEM files.
     """
     protocol: Any = partial(
-        KnownHeadProtocol, threshold=threshold, held=held, unread_timeout_s=unread_timeout_s
+        KnownHeadProtocol,
+        threshold=threshold,
+        held=held,
+        unread_timeout_s=unread_timeout_s,
+        heads=KnownHeads(),
     )
     server = _Server(
         uvicorn.Config(
             app,
             http=protocol,
+            interface="asgi3",
             ws="websockets-sansio" if websockets else "none",
             loop="none",
             lifespan="off",

@@ -2,10 +2,12 @@
 
 Seen to fail: without the length of the whole request, with only the beginning and the end of a head
 compared, with a known head taken while a request is under way, without `_HOW_TO_READ`, with a call's
-times kept, with a token's principal kept past its expiry, and without an end to learning.
+times kept, with a token's principal kept past its expiry, without an end to learning, with the address
+of whoever sent a head first, and with heads that are kept for good.
 """
 
 import asyncio
+import gc
 import json
 import time
 
@@ -21,7 +23,7 @@ from uvicorn.server import ServerState
 
 from audit.records import Problem
 from bedside import serving
-from bedside.http_known import NOTES, KnownHeadProtocol
+from bedside.http_known import NOTES, KnownHeadProtocol, KnownHeads
 from bedside.http_protocol import WholeResponseProtocol
 from policies import ModelAccess, Purpose, Role, TokenVerifier, build_bundle
 from secure_gateway import asgi
@@ -33,13 +35,10 @@ TURNS = 12
 class Wire(asyncio.Transport):
     """What a connection writes."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, extra=None):
+        super().__init__(extra)
         self.written = b""
         self.closed = False
-
-    def get_extra_info(self, name, default=None):
-        return default
 
     def write(self, data):
         if not self.closed:
@@ -66,6 +65,13 @@ class Wire(asyncio.Transport):
         return 0
 
 
+def config_of(app):
+    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, date_header=False, proxy_headers=False)  # fmt: skip
+    config.load()
+    return config
+
+
 async def answers(protocol_class, chunks):
     """Return what an application saw of the requests in `chunks`, and what was written and closed."""
     seen, known = [], 0
@@ -88,11 +94,10 @@ async def answers(protocol_class, chunks):
             (b"content-length", b"%d" % len(body))]})  # fmt: skip
         await send({"type": "http.response.body", "body": body})
 
-    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False,
-        server_header=False, date_header=False, proxy_headers=False)  # fmt: skip
-    config.load()
     loop = asyncio.get_running_loop()
-    protocol = protocol_class(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    protocol = protocol_class(
+        config=config_of(app), server_state=ServerState(), app_state={}, _loop=loop
+    )
     wire = Wire()
     protocol.connection_made(wire)
     for chunk, turns in chunks:
@@ -274,6 +279,47 @@ def gateways(monkeypatch):
 
 def token_of(site):
     return site.token_issuer().issue("dr.adams", [Role.CLINICIAN], lifetime_s=60)
+
+
+async def test_connections_share_what_is_known_of_a_head_and_keep_their_addresses():
+    heads = KnownHeads()
+
+    async def app(scope, receive, send):
+        seen.append((scope["client"], NOTES in scope, dict(scope["headers"])[b"authorization"]))
+        await receive()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def connection(port):
+        made = KnownHeadProtocol(config=config_of(app), server_state=ServerState(), app_state={},
+            heads=heads, _loop=asyncio.get_running_loop())  # fmt: skip
+        wire = Wire({"peername": ("192.0.2.1", port)})
+        made.connection_made(wire)
+        return made, wire
+
+    async def ask(protocol, authorization):
+        protocol.data_received(request(b"Authorization: %s" % authorization))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    seen = []
+    connections = [connection(port) for port in (1001, 1002, 1003)]
+    (one, _), (two, _), (three, _) = connections
+    for authorization, protocol in ((b"a", one), (b"a", two), (b"b", three)) * 2:
+        await ask(protocol, authorization)
+    assert one.known is two.known
+    assert one.known is not three.known
+    assert len(heads) == 2
+    assert [(client[1], known, text) for client, known, text in seen[3:]] == [
+        (1001, True, b"a"), (1002, True, b"a"), (1003, True, b"b")]  # fmt: skip
+    # A token is forgotten with the last connection that sent it.
+    for protocol, wire in connections[:2]:
+        wire.close()
+        protocol.connection_lost(None)
+        protocol.known = None
+    del one, two, protocol, connections
+    gc.collect()
+    assert len(heads) == 1
 
 
 def test_server_and_gateway_mean_the_same_notes():
