@@ -2,9 +2,10 @@
 
     authenticate -> describe -> decide -> route -> execute -> record -> respond
 
-Between the first two stands the door, where a known caller is let in or told when to come again. A
-refused request takes the same road: the stages after the one that refused are left out, the record is
-not. Responding is the protocol's own last step, with the `Answer` that comes out here.
+Between the first two stands the door, where a known caller is let in or told when to come again;
+whoever was let in waits there for its turn where many come at once. A refused request takes the same
+road: the stages after the one that refused are left out, the record is not. Responding is the protocol's
+own last step, with the `Answer` that comes out here.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from secure_gateway.ids import new_id
 from secure_gateway.record import Recorder, record_of
 from secure_gateway.route import Router
 from secure_gateway.streams import ResponseStream, StreamAnswer
+from secure_gateway.turns import Turns
 
 T = TypeVar("T")
 
@@ -54,6 +56,7 @@ class Pipeline:
     ) -> None:
         self._authenticate = authenticator.authenticate
         self._enter = door.enter
+        self._take_turn = Turns().take
         self._count_emergency = door.count_emergency
         self._describe = describer.describe
         self._decide = decider.decide
@@ -113,6 +116,8 @@ class Pipeline:
                 if arrive is not None:
                     await arrive()
                 limit = self._enter(exchange)
+                if (turn := self._take_turn()) is not None:
+                    await turn
             elif exchange.call.action is Action.SUBMIT:
                 self._enter(exchange)
             if exchange.call.action is Action.PLACE:
@@ -183,6 +188,8 @@ class Pipeline:
             await arrive()
         limit = self._enter(exchange)
         try:
+            if (turn := self._take_turn()) is not None:
+                await turn
             await self._choose(exchange, decode)
             if exchange.decision is not None and exchange.decision.obligations:
                 self._prepare(exchange)
