@@ -81,7 +81,7 @@ class WholeResponseProtocol(DeadlineProtocol):
     body_bytes = 0
     body_since = 0.0
     worker: asyncio.Task[None] | None = None
-    waiter: asyncio.Future[None] | None = None
+    waiter: asyncio.Future[Cycle | None] | None = None
     gone = False
 
     def __init__(
@@ -231,6 +231,7 @@ class WholeResponseProtocol(DeadlineProtocol):
     def on_response_complete(self) -> None:
         """Begin the next pipelined request, or wait for one as long as connections are kept open."""
         self.server_state.total_requests += 1
+        self._forget_request()
         if self.transport.is_closing():
             # It is closed once its last answer was read.
             if self.transport.get_write_buffer_size():
@@ -242,6 +243,12 @@ class WholeResponseProtocol(DeadlineProtocol):
         elif not self.in_head:
             # Whoever goes on sending a body that was answered already is not waited for either.
             self._expect(self.timeout_keep_alive)
+
+    def _forget_request(self) -> None:
+        """Free what was kept of a request that is over, while the processor's caches still hold it."""
+        cycle = self.cycle
+        if cycle is not None and cycle.response_complete and not cycle.more_body:
+            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
 
     def _turned_away(self, threshold: Threshold, cycle: Cycle) -> bool:
         """Refuse the request by its head, if it must be refused and its body comes unasked."""
@@ -266,6 +273,7 @@ class WholeResponseProtocol(DeadlineProtocol):
             and self.held.refused(self, model)
         ):
             self.server_state.total_requests += 1
+            self._forget_request()
             self.due = None
             self.flow.pause_reading()
         else:
@@ -296,16 +304,18 @@ class WholeResponseProtocol(DeadlineProtocol):
         self._wake()
 
     def _begin(self, cycle: Cycle) -> None:
-        self.todo.append(cycle)
         if self.worker is None:
             self.worker = self.loop.create_task(self._work(), name="http connection")
-        self._wake()
+        if self.waiter is None:
+            self.todo.append(cycle)
+        else:
+            self._wake(cycle)
         # The server waits for these when it stops.
         self.tasks.add(self.worker)
 
-    def _wake(self) -> None:
+    def _wake(self, cycle: Cycle | None = None) -> None:
         if self.waiter is not None:
-            self.waiter.set_result(None)
+            self.waiter.set_result(cycle)
             self.waiter = None
 
     async def _work(self) -> None:
@@ -319,7 +329,10 @@ class WholeResponseProtocol(DeadlineProtocol):
                 if self.gone:
                     return
                 self.waiter = self.loop.create_future()
-                await self.waiter
+                cycle = await self.waiter
+                if cycle is not None:
+                    await cycle.run_asgi(app)
+                    cycle = None
         finally:
             self.waiter = None
             self.tasks.discard(self.worker)

@@ -1,6 +1,7 @@
 """The gateway's front door: one ASGI application that sends each path to what serves it."""
 
 import time
+from collections.abc import Awaitable
 
 from audit import LogUnavailable, serve_log
 from audit.records import Action, Problem
@@ -32,28 +33,26 @@ def build_app(gateway: Gateway) -> Application:
     control = build_control(gateway)
     log = serve_log(gateway.parts.log)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            if path.startswith("/v2/") or path == "/v2":
-                await rest(scope, receive, send)
-            elif path == METRICS_PATH:
-                await _metrics(gateway, scope, send)
-            elif path == "/checkpoint" or path.startswith("/tile/"):
-                await log(scope, receive, send)
-            elif gateway.work_api is not None and is_work(path):
-                await gateway.work_api(scope, receive, send)
-            elif gateway.consent_api is not None and path == CONSENTS_PATH:
-                await gateway.consent_api(scope, receive, send)
-            elif path.startswith("/v1/") or path == "/openapi.json":
-                await control(scope, receive, send)
-            else:
-                await _not_found(gateway, scope, send)
-        elif scope["type"] == "websocket":
-            await _channel(gateway, scope, receive, send)
-        else:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "websocket":
+            return _channel(gateway, scope, receive, send)
+        if scope["type"] != "http":
             message = "the server runs this application without lifespan events"
             raise AssertionError(message)
+        path: str = scope["path"]
+        if path.startswith("/v2/") or path == "/v2":
+            return rest(scope, receive, send)
+        if path == METRICS_PATH:
+            return _metrics(gateway, scope, send)
+        if path == "/checkpoint" or path.startswith("/tile/"):
+            return log(scope, receive, send)
+        if gateway.work_api is not None and is_work(path):
+            return gateway.work_api(scope, receive, send)
+        if gateway.consent_api is not None and path == CONSENTS_PATH:
+            return gateway.consent_api(scope, receive, send)
+        if path.startswith("/v1/") or path == "/openapi.json":
+            return control(scope, receive, send)
+        return _not_found(gateway, scope, send)
 
     return app
 

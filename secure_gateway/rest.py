@@ -50,12 +50,18 @@ class RestApi:
         self._body_limit_bytes = gateway.settings.body_limit_bytes
         self._models = ModelRoutes(gateway)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request under `/v2`."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request under `/v2`.
+
+        What needs no coroutine of its own is none: those of a request that waits are resumed one
+        through the other.
+        """
         if NOTES in scope and _INFER in scope[NOTES]:
             headers, call = scope[NOTES][_INFER]
-            await self._serve(receive, send, headers, _begun(call, headers))
-            return
+            return self._serve(receive, send, headers, _begun(call, headers))
+        return self._dispatch(scope, receive, send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         # "/v2/models/<name>/infer" and "/v2/models/<name>/versions/<version>/infer"
         match parts := scope["path"].split("/")[2:]:
             case ["models", name, "infer"]:
@@ -84,9 +90,9 @@ class RestApi:
             scope[NOTES][_INFER] = headers, call
         await self._serve(receive, send, headers, call)
 
-    async def _serve(
+    def _serve(
         self, receive: Receive, send: Send, headers: dict[bytes, bytes], call: Call
-    ) -> None:
+    ) -> Awaitable[None]:
         body = b""
 
         async def arrive() -> None:
@@ -98,7 +104,7 @@ class RestApi:
         def decode() -> InferRequest:
             return _decoded(body, headers)
 
-        await _answer(send, self._pipeline.serve(call, decode, arrive), headers)
+        return _answer(send, self._pipeline.serve(call, decode, arrive), headers)
 
     async def _stream(
         self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None
