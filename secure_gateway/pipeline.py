@@ -4,8 +4,8 @@
 
 Between the first two stands the door, where a known caller is let in or told when to come again;
 whoever was let in waits there for its turn where many come at once. A refused request takes the same
-road: the stages after the one that refused are left out, the record is not. Responding is the protocol's
-own last step, with the `Answer` that comes out here.
+road: the stages after the one that refused are left out, the record is not. Responding is the
+protocol's own last step, with the `Answer` that comes out here.
 """
 
 import asyncio
