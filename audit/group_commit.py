@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
+from audit.merkle import leaf_hash
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog
 
@@ -17,11 +19,19 @@ WAITING_MAX: Final = 65536
 # What is longer is written on a thread, however quick the disk is.
 INLINE_RECORDS_MAX: Final = 2048
 
-_Waiting = tuple[bytes, "asyncio.Future[int]"]
+Meanwhile = Callable[[int], None]
+"""Is told the index that a record will have, and does what can be done while it is being written."""
+
+_Waiting = tuple[bytes, "asyncio.Future[int]", Meanwhile | None]
+_Written = tuple[Exception | None, list[bytes]]
 
 
 class GroupCommit:
-    """Writes what waits in batches, one at a time, and then adds it to the tree; on one event loop."""
+    """Writes what waits in batches, one at a time, and then adds it to the tree; on one event loop.
+
+    A disk takes two trips for a sync, during which the loop would stand still. What has to be done
+    anyway is done on the first: the leaves are hashed, and whoever waits may prepare its answer.
+    """
 
     def __init__(
         self, wal: WriteAheadLog, tree: TileTree, threads: Executor, committed: Callable[[], None]
@@ -42,8 +52,11 @@ class GroupCommit:
         self._alone = False
         self.failed_at: float | None = None
 
-    def append(self, leaf: bytes) -> "asyncio.Future[int]":
+    def append(self, leaf: bytes, meanwhile: Meanwhile | None = None) -> "asyncio.Future[int]":
         """Queue one record; the future gives its index once it is durable and in the tree.
+
+        `meanwhile` is called while it is being written, unless that has failed already. What it raises
+        is nobody's: whoever waits can do the same thing again, once the record is there.
 
         Raises:
             LogUnavailable: at once if the queue is full; through the future if it cannot be written.
@@ -54,7 +67,7 @@ class GroupCommit:
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
-        self._waiting.append((leaf, future))
+        self._waiting.append((leaf, future, meanwhile))
         if self._alone and self._committing is None and not self._scheduled:
             # Where records come one by one, none of them waits for a turn of the event loop.
             self._commit()
@@ -104,42 +117,73 @@ class GroupCommit:
         batch = self._waiting[:BATCH_MAX]
         del self._waiting[: len(batch)]
         self._alone = len(batch) == 1
-        leaves = [leaf for leaf, _ in batch]
+        leaves = [leaf for leaf, _, _ in batch]
         if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
-            self._settle(batch, self._write(leaves))
+            self._settle(batch, *self._write_here(batch, leaves))
             return
         committing = loop.run_in_executor(self._threads, self._write, leaves)
         self._committing = committing
-        committing.add_done_callback(lambda done: self._committed(done, batch))
+        hashes = self._prepare(batch)
+        committing.add_done_callback(lambda done: self._committed(done, batch, hashes))
 
     def _write(self, leaves: list[bytes]) -> Exception | None:
         """Make `leaves` durable; return what went wrong."""
-        pace = self._pace
-        started = pace.clock()
+        started = self._pace.clock()
         error = _tried(lambda: self._wal.append(leaves, self._tree.size))
-        if error is None:
-            pace.wrote(pace.clock() - started, len(leaves))
-        else:
-            pace.failed()
+        self._note(error, self._pace.clock() - started, len(leaves))
         return error
 
-    def _committed(self, done: "asyncio.Future[Exception | None]", batch: Sequence[_Waiting]) -> None:
-        self._committing = None
-        self._settle(batch, done.result())
+    def _write_here(self, batch: Sequence[_Waiting], leaves: list[bytes]) -> _Written:
+        """Make `leaves` durable on the event loop; return what went wrong, and their hashes."""
+        clock = self._pace.clock
+        started = clock()
+        error = _tried(lambda: self._wal.begin(leaves, self._tree.size))
+        took_s = clock() - started
+        hashes: list[bytes] = []
+        if error is None:
+            hashes = self._prepare(batch)
+            started = clock()
+            error = _tried(self._wal.finish)
+            took_s += clock() - started
+        self._note(error, took_s, len(leaves))
+        return error, hashes
 
-    def _settle(self, batch: Sequence[_Waiting], error: Exception | None) -> None:
+    def _note(self, error: Exception | None, took_s: float, records: int) -> None:
+        if error is None:
+            self._pace.wrote(took_s, records)
+        else:
+            self._pace.failed()
+
+    def _prepare(self, batch: Sequence[_Waiting]) -> list[bytes]:
+        """Do what can be done while a batch is being written; return the hashes of its leaves."""
+        index = self._tree.size
+        for position, (_, future, meanwhile) in enumerate(batch):
+            if meanwhile is not None and not future.done():
+                _tried(partial(meanwhile, index + position))
+        return [leaf_hash(leaf) for leaf, _, _ in batch]
+
+    def _committed(
+        self,
+        done: "asyncio.Future[Exception | None]",
+        batch: Sequence[_Waiting],
+        hashes: list[bytes],
+    ) -> None:
+        self._committing = None
+        self._settle(batch, done.result(), hashes)
+
+    def _settle(self, batch: Sequence[_Waiting], error: Exception | None, hashes: list[bytes]) -> None:
         if error is None:
             self.failed_at = None
             index = self._tree.size
-            self._tree.extend([leaf for leaf, _ in batch])
-            for position, (_, future) in enumerate(batch):
+            self._tree.extend([leaf for leaf, _, _ in batch], hashes)
+            for position, (_, future, _) in enumerate(batch):
                 if not future.done():
                     future.set_result(index + position)
             self._told()
         else:
             self.failed_at = time.monotonic()
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(LogUnavailable(f"the log cannot be written: {reason}"))
         self._go_on()

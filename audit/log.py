@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.cosigning import Witnesses, WitnessState
 from audit.errors import LogBusy, LogCorrupt, LogUnavailable, PruneRefused, VerificationError
-from audit.group_commit import GroupCommit
+from audit.group_commit import GroupCommit, Meanwhile
 from audit.merkle import consistency_proof, inclusion_proof
 from audit.minimum import MinimumIndex, read_minimum, remove_bundles, sign_minimum, write_minimum
 from audit.note import NoteSigner, NoteVerifier
@@ -197,8 +197,11 @@ class Log:
             return False
         return not self._closed and (failed is None or time.monotonic() - failed > RETRY_AFTER_S)
 
-    def append(self, leaf: bytes) -> "asyncio.Future[int]":
+    def append(self, leaf: bytes, meanwhile: Meanwhile | None = None) -> "asyncio.Future[int]":
         """Queue one record; the future gives its index once it is durable and in the tree.
+
+        `meanwhile` is called with that index while the record is being written: what it prepares may
+        go nowhere before the future is done. What it raises is passed over.
 
         Raises:
             LogUnavailable: at once if the log is closed or its queue is full; through the future if
@@ -211,7 +214,7 @@ class Log:
             raise LogUnavailable("the log is closed")
         if self._witnessed is not None and self._witnessed.overdue:
             raise LogUnavailable("the log's witnesses have been silent for too long")
-        return self._commit.append(leaf)
+        return self._commit.append(leaf, meanwhile)
 
     def entries(self, start: int, end: int) -> list[bytes]:
         """Return the records from `start` to `end`; blocking.

@@ -66,18 +66,21 @@ class TileTree:
         """Add one leaf."""
         self.extend((leaf,))
 
-    def extend(self, leaves: Sequence[bytes]) -> None:
-        """Add leaves, in order."""
+    def extend(self, leaves: Sequence[bytes], hashes: Sequence[bytes] | None = None) -> None:
+        """Add leaves, in order; `hashes` are their leaf hashes, where they are known already."""
+        if hashes is None:
+            hashes = [leaf_hash(leaf) for leaf in leaves]
         start = 0
         while start < len(leaves):
             part = leaves[start : start + WIDTH - len(self._leaves)]
+            its = hashes[start : start + len(part)]
             start += len(part)
             self._leaves += part
             if len(self._leaves) == WIDTH:
                 index = self._frontier.size // WIDTH
                 self._unwritten[tile_path(None, index)] = bundle_entries(self._leaves)
                 self._leaves = []
-            self._frontier.extend(map(leaf_hash, part))
+            self._frontier.extend(its)
 
     def node(self, level: int, index: int) -> bytes:
         """Return the root of the 2**level leaves from index * 2**level on."""

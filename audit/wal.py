@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from audit.errors import LogCorrupt
+from audit.writeback import start_writing
 
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 
@@ -35,6 +36,7 @@ class WriteAheadLog:
         self._making = threading.Lock()
         self._file: int | None = None
         self._durable_bytes = 0
+        self._begun_bytes = 0
         self._segments: list[tuple[int, Path]] = []
         self._dirty = False
 
@@ -91,6 +93,15 @@ class WriteAheadLog:
         Raises:
             OSError: if that fails; nothing of them counts then.
         """
+        self.begin(leaves, next_index)
+        self.finish()
+
+    def begin(self, leaves: Sequence[bytes], next_index: int) -> None:
+        """Send `leaves` on their way to the disk; they are durable once `finish` has returned.
+
+        Raises:
+            OSError: if that fails; nothing of them counts then.
+        """
         self.cut()
         if self.full:
             self._add_segment(next_index)
@@ -98,8 +109,17 @@ class WriteAheadLog:
         file = self._descriptor()
         self._dirty = True
         _write(file, data, self._durable_bytes)
-        os.fdatasync(file)
-        self._durable_bytes += len(data)
+        start_writing(file, self._durable_bytes, len(data))
+        self._begun_bytes = len(data)
+
+    def finish(self) -> None:
+        """Wait until what was begun is durable.
+
+        Raises:
+            OSError: if that fails; nothing of it counts then.
+        """
+        os.fdatasync(self._descriptor())
+        self._durable_bytes += self._begun_bytes
         self._dirty = False
 
     def prepare(self) -> None:

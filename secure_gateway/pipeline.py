@@ -30,7 +30,7 @@ from secure_gateway.exchange import Answer, Arrive, Call, Decode, Exchange
 from secure_gateway.execute import Executor
 from secure_gateway.fulfil import Fulfiller
 from secure_gateway.ids import new_id
-from secure_gateway.record import Recorder, record_of
+from secure_gateway.record import Prepare, Recorder, record_of
 from secure_gateway.route import Router
 from secure_gateway.streams import ResponseStream, StreamAnswer
 from secure_gateway.turns import Turns
@@ -72,9 +72,16 @@ class Pipeline:
         self._recall = cache.recall if cache is not None else None
 
     async def serve(
-        self, call: Call, decode: Decode | None = None, arrive: Arrive | None = None
+        self,
+        call: Call,
+        decode: Decode | None = None,
+        arrive: Arrive | None = None,
+        prepare: Prepare | None = None,
     ) -> Answer:
         """Serve an inference or, with Action.PLACE, only say where it may run.
+
+        `prepare` may be called with the answer while its record is being written, so that it can be
+        encoded by then. It must have no effect if the record is never there.
 
         Raises:
             ClientGone: if the caller hung up before its body was there; nothing was done.
@@ -87,7 +94,7 @@ class Pipeline:
         except asyncio.CancelledError:
             self._left(exchange)
             raise
-        return Answer(exchange, await self._record(exchange))
+        return Answer(exchange, await self._record(exchange, prepare))
 
     async def serve_as(
         self, principal: Principal, call: Call, decode: Decode, *, request_id: UUID | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -14,13 +15,16 @@ from audit.records import Action, Flag, Outcome, Place, PlaceTrait, RequestRecor
 from policies import Candidate
 from secure_gateway.counting import RequestCounters
 from secure_gateway.errors import DoorFull
-from secure_gateway.exchange import Exchange
+from secure_gateway.exchange import Answer, Exchange
 from secure_gateway.problems import status_of
 from secure_gateway.record_template import RecordTemplates, filled
 from secure_gateway.refusals import SharedRefusals
 from secure_gateway.shadow import difference
 
 REVIEW = "review"
+
+Prepare = Callable[[Answer], None]
+"""Prepares what an answer is sent as, told where its record will stand once it is there."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +50,11 @@ class Recorder:
         self.refusals = SharedRefusals(log, self.counters)
         self._templates = RecordTemplates()
 
-    async def record(self, exchange: Exchange) -> str:
+    async def record(self, exchange: Exchange, prepare: Prepare | None = None) -> str:
         """Append the record of `exchange`; return where it stands: `<origin>#<index>`.
+
+        `prepare` may be called while the record is being written, so that the answer is encoded by the
+        time it may be sent.
 
         Raises:
             LogUnavailable: if the record cannot be made durable; nothing may be answered then.
@@ -61,12 +68,17 @@ class Recorder:
             return await self.append(record)
         record = filled(template, exchange)
         try:
-            index = await self._log.append(encode(record))
+            index = await self._log.append(encode(record), self._meanwhile(exchange, prepare))
         except LogUnavailable:
             self.counters.unrecorded += 1
             raise
         self.counters.count(record, template.labels)
         return f"{self._log.origin}#{index}"
+
+    def _meanwhile(self, exchange: Exchange, prepare: Prepare | None) -> Callable[[int], None] | None:
+        if prepare is None:
+            return None
+        return lambda index: prepare(Answer(exchange, f"{self._log.origin}#{index}"))
 
     async def end(self, exchange: Exchange) -> str:
         """Append how a stream ended, under the `id` that its opening has.

@@ -7,7 +7,7 @@ the pipeline.
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from secure_gateway.errors import Refusal
 from secure_gateway.events import send_stream
 from secure_gateway.exchange import Answer, Call
 from secure_gateway.gateway import Gateway
+from secure_gateway.respond import Http
 from secure_gateway.rest_models import EXTENSIONS, ModelRoutes
 
 __all__ = ["EXTENSIONS", "RestApi"]
@@ -40,6 +41,8 @@ _ERRORS_FROM: Final = 400
 
 # Under which name the notes of a head keep its fields and the call that they make.
 _INFER: Final = "infer"
+
+_NOTHING: Final[Mapping[str, Http]] = {}
 
 
 class RestApi:
@@ -104,7 +107,14 @@ class RestApi:
         def decode() -> InferRequest:
             return _decoded(body, headers)
 
-        return _answer(send, self._pipeline.serve(call, decode, arrive), headers)
+        # Encoded while the record is being written, and sent once it is there.
+        prepared: dict[str, Http] = {}
+
+        def prepare(answer: Answer) -> None:
+            prepared[answer.record] = respond.http(answer)
+
+        serving = self._pipeline.serve(call, decode, arrive, prepare)
+        return _answer(send, serving, headers, prepared)
 
     async def _stream(
         self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None
@@ -197,7 +207,12 @@ def _decoded(body: bytes, headers: dict[bytes, bytes]) -> InferRequest:
     return decode_request(body, header_length=length)
 
 
-async def _answer(send: Send, answering: Awaitable[Answer], headers: dict[bytes, bytes]) -> None:
+async def _answer(
+    send: Send,
+    answering: Awaitable[Answer],
+    headers: dict[bytes, bytes],
+    prepared: Mapping[str, Http] = _NOTHING,
+) -> None:
     try:
         answer = await answering
     except ClientGone:
@@ -205,7 +220,7 @@ async def _answer(send: Send, answering: Awaitable[Answer], headers: dict[bytes,
     except LogUnavailable:
         await send_response(send, *respond.for_oip(respond.log_unavailable()))
         return
-    status, fields, body = respond.http(answer)
+    status, fields, body = prepared.get(answer.record) or respond.http(answer)
     if status >= _ERRORS_FROM:
         status, fields, body = respond.for_oip((status, fields, body))
     if b"accept-encoding" in headers and len(body) >= encodings.COMPRESSED_FROM_BYTES:

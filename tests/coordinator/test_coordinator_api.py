@@ -231,7 +231,7 @@ async def test_nothing_is_done_while_the_log_cannot_be_written(api, log, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log._wal, "append", full)
+    monkeypatch.setattr(log._wal, "begin", full)
     answer = await api.call("DELETE", f"/v1/devices/{enrolment['device']}", Role.OPERATOR)
     assert (answer.status_code, problem(answer)) == (503, "log-unavailable")
     assert answer.headers["retry-after"] == "1"

@@ -92,7 +92,7 @@ async def test_a_device_is_not_enrolled_when_the_log_cannot_be_written(registry,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(log._wal, "append", full)
+        broken.setattr(log._wal, "begin", full)
         with pytest.raises(LogUnavailable):
             await registry.enroll(code, *identity(code))
     assert await registry.devices() == []

@@ -150,7 +150,7 @@ async def test_a_job_that_cannot_be_recorded_is_not_accepted(
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(log._wal, "append", full)
+    monkeypatch.setattr(log._wal, "begin", full)
     with pytest.raises(LogUnavailable):
         await submit(jobs, make_release)
     assert await jobs.list() == []

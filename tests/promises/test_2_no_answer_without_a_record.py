@@ -1,12 +1,15 @@
 """Promise 2: a response is sent only after its record is durable; without the log nothing is served.
 
 Seen to fail: with `Pipeline.serve` returning before `await self._record(exchange)` the unwritable disk
-goes unnoticed and the answer is sent; with the write taken out of `WriteAheadLog.append` the killed
-gateway forgets requests that it answered.
+goes unnoticed and the answer is sent; with the write taken out of `WriteAheadLog.begin` the killed
+gateway forgets requests that it answered; with a failed sync passed over, or what was prepared sent
+where the log is unavailable, a prepared answer gets out.
 """
 
+import asyncio
 import http.client
 import json
+import os
 import random
 import resource
 import socket
@@ -15,9 +18,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from grpc import StatusCode
-from support import GatewayProcess, call, linear_model, make_site, records_of
+from support import GatewayProcess, call, linear_model, make_site, publish_linear, records_of
 from support.grpc import Caller, row
 from support.models import stepping_model
+from support.obliged import served
 from support.sites import ROW, free_port
 
 from audit import open_checkpoint
@@ -28,6 +32,7 @@ from bedside.config import EXAMPLE_ACCESS
 from inference_node import NodeSettings
 from inference_node.schema import message_class
 from policies import Role
+from secure_gateway import respond
 
 UNLIMITED = resource.RLIM_INFINITY
 # Each costs a start of the whole gateway; tests/audit/test_faults.py kills a bare writer 250 times.
@@ -61,6 +66,39 @@ def test_an_answer_is_held_back_while_the_disk_cannot_be_written(gateway):
     gateway.stop()
     served = [r for r in records_of(gateway.site) if r.outcome is Outcome.SERVED]
     assert len(served) == 2
+
+
+async def test_an_answer_that_was_prepared_is_held_back_if_its_record_does_not_get_there(
+    tmp_path, monkeypatch
+):
+    site = make_site(tmp_path)
+    publish_linear(site, tmp_path)
+    token = site.token_issuer().issue("dr.adams", [Role.CLINICIAN], lifetime_s=60)
+    made = []
+    http = respond.http
+    monkeypatch.setattr(respond, "http", lambda answer: made.append(http(answer)) or made[-1])
+
+    def broken(_):
+        raise OSError(5, "Input/output error")
+
+    async with served(site) as url:
+
+        async def ask():
+            infer_url = f"{url}/v2/models/breast-cancer/infer"
+            return await asyncio.to_thread(call, "POST", infer_url, token=token, body=ROW)
+
+        # Records that are alike are prepared for from the second on.
+        for _ in range(2):
+            assert (await ask()).json["outputs"]
+        made.clear()
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fdatasync", broken)
+            reply = await ask()
+        [(_, _, body)] = made
+        assert json.loads(body)["outputs"]
+        assert reply.status == 503
+        assert reply.json["type"] == "urn:bedside:problem:log-unavailable"
+        assert b"outputs" not in reply.body
 
 
 def test_over_grpc_an_answer_is_held_back_as_well(gateway):

@@ -1,0 +1,96 @@
+"""While a batch is on its way to the disk, what can be done is done; nothing of it counts before.
+
+Seen to fail: with an index that is not the record's, with preparing after the sync, with what a
+preparation raises let through, with preparing for those who left, and with a failed sync passed over.
+"""
+
+import asyncio
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit import Log, LogUnavailable
+from audit.merkle import Frontier, leaf_hash
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+@pytest.fixture(params=["on the loop", "on a thread"])
+async def log(request, tmp_path, monkeypatch):
+    quick = float("inf") if request.param == "on the loop" else 0.0
+    for bound in ("INLINE_BELOW_S", "STALLED_S"):
+        monkeypatch.setattr(f"audit.disk_pace.{bound}", quick)
+    opened = await Log.open(tmp_path, origin="example.org/one", key=KEY)
+    # The first write finds out how quick the disk is.
+    await opened.append(b"leaf 0")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def happened(monkeypatch):
+    """What was prepared and when a sync of the write-ahead log ended, in order."""
+    events = []
+    sync = os.fdatasync
+
+    def watched(file):
+        sync(file)
+        events.append("synced")
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    return events
+
+
+async def test_answers_are_prepared_with_their_own_index(log, happened):
+    for together in (1, 5, 1, 300):
+        size = log.size
+        appended = [log.append(b"leaf %d" % (size + n), happened.append) for n in range(together)]
+        indices = await asyncio.gather(*appended)
+        assert indices == list(range(size, size + together))
+        prepared = [event for event in happened if event != "synced"]
+        assert prepared == list(range(1, size + together))
+    frontier = Frontier()
+    frontier.extend(leaf_hash(b"leaf %d" % n) for n in range(log.size))
+    assert log.checkpoint.root == frontier.root()
+
+
+@pytest.mark.parametrize("log", ["on the loop"], indirect=True)
+async def test_on_the_loop_they_are_prepared_before_the_disk_is_waited_for(log, happened):
+    await log.append(b"one", happened.append)
+    await asyncio.gather(log.append(b"two", happened.append), log.append(b"three", happened.append))
+    assert happened == [1, "synced", 2, 3, "synced"]
+
+
+async def test_what_cannot_be_prepared_is_recorded_all_the_same(log, happened):
+    def fails(index):
+        happened.append(index)
+        raise ValueError("no answer can be made of this")
+
+    appended = [log.append(b"one", fails), log.append(b"two", happened.append)]
+    assert await asyncio.gather(*appended) == [1, 2]
+    assert await log.append(b"three", fails) == 3
+    assert [event for event in happened if event != "synced"] == [1, 2, 3]
+
+
+async def test_nothing_is_prepared_for_who_left(log, happened):
+    appended = [log.append(b"leaf %d" % n, happened.append) for n in (1, 2, 3)]
+    appended[1].cancel()
+    await asyncio.gather(*appended, return_exceptions=True)
+    assert [event for event in happened if event != "synced"] == [1, 3]
+    assert log.size == 4
+
+
+async def test_what_was_prepared_counts_for_nothing_if_the_sync_fails(log, monkeypatch):
+    prepared = []
+
+    def broken(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", broken)
+        with pytest.raises(LogUnavailable, match="Input/output"):
+            await log.append(b"lost", prepared.append)
+    assert prepared == [1]
+    assert await log.append(b"kept", prepared.append) == 1
+    assert log.entries(0, 9) == [b"leaf 0", b"kept"]
