@@ -81,7 +81,8 @@ class GatewaySettings(BaseModel):
     """Settings of one gateway replica; sizes in bytes, times in seconds.
 
     Without `grpc_port` there is no gRPC; 0 takes a free one. Who reads less than 1 KiB/s of a waiting
-    answer over `unread_timeout_s` is cut off, and its place is free again.
+    answer over `unread_timeout_s`, or has no room for the next response of a gRPC stream, is cut off,
+    and its place is free again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -4,9 +4,12 @@ Requests run side by side and are answered in the order in which they came, as T
 wrong with one of them is the `error_message` of a response with its `id`, and the stream goes on.
 `triton_final_response` marks the last response of each request; where a model's last one does not know
 that it is the last, an empty one follows for who asks with `triton_enable_empty_final_response`.
+
+A caller that does not read is cut off, as over REST: its work ends, and its places are free again.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
-from grpc.aio import EOF
+from grpc.aio import EOF, InternalError
 from msgspec.structs import replace
 
 from audit import LogUnavailable
@@ -41,8 +44,13 @@ ModelStreamInferResponse: Final = message_class("ModelStreamInferResponse")
 FINAL: Final = "triton_final_response"
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 
+UNREAD: Final = "the answers were not read in time"
+
 # How many requests of one stream may be under way; the next one is read when the first is answered.
 UNDER_WAY_MAX: Final = 32
+
+# A response is taken whole or not at all, as far as we see: a large one may take as long as a body may.
+READ_LEAST_BYTES_PER_S: Final = 16 * 1024
 
 Turn = asyncio.Queue[bytes | None]
 """The responses to one request, then None; it holds one, so that a slow reader slows the work."""
@@ -53,6 +61,7 @@ class StreamService:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._unread_timeout_s = gateway.settings.unread_timeout_s
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -63,21 +72,46 @@ class StreamService:
         """Serve one stream until its caller has sent and been answered everything."""
         received = Received(self._gateway, context, Action.STREAM)
         await received.admit()
+        # Sent with the first response, it would be sent again to who did not read that one.
+        await context.send_initial_metadata(())
+        if not await self._answer_all(received):
+            # It waits behind what was not read. Nothing else is left of the call by then, and a caller
+            # that leaves meanwhile is told nothing.
+            with contextlib.suppress(InternalError):
+                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, UNREAD)
+        elif self._stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the gateway is stopping; connect again")
+
+    async def _answer_all(self, received: Received) -> bool:
+        """Answer what comes; False if the caller does not read its answers."""
         turns: asyncio.Queue[Turn | None] = asyncio.Queue(UNDER_WAY_MAX)
         tasks: set[asyncio.Task[None]] = set()
         reading = asyncio.create_task(self._read(received, turns, tasks))
         try:
             while (turn := await turns.get()) is not None:
                 while (message := await turn.get()) is not None:
-                    await context.write(message)
+                    if not await self._was_read(received.context, message):
+                        return False
             await reading
         finally:
             unfinished = {reading, *tasks}
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-        if self._stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the gateway is stopping; connect again")
+        return True
+
+    async def _was_read(self, context: Any, message: bytes) -> bool:  # noqa: ANN401 grpc's context
+        """Send a response; False if there is no room for it even after a while.
+
+        grpc takes a message once the caller's windows, connection and buffers have room for it. One
+        that only keeps its connection alive makes none.
+        """
+        try:
+            async with asyncio.timeout(self._unread_timeout_s + len(message) / READ_LEAST_BYTES_PER_S):
+                await context.write(message)
+        except TimeoutError:
+            return False
+        return True
 
     async def _read(
         self, received: Received, turns: asyncio.Queue[Turn | None], tasks: set[asyncio.Task[None]]

@@ -1,22 +1,30 @@
 """Callers that stall, leave or close their side: what they hold is free again, and it is recorded.
 
-Seen to fail: with an hour instead of the site's `unread_timeout_s`, and with `eof_received` left out.
+Seen to fail: with an hour instead of the site's `unread_timeout_s`, over REST and over gRPC, with
+`eof_received` left out, with nothing said to who reads a gRPC stream at last, and with the initial
+metadata sent together with the first response.
 """
 
+import asyncio
+import contextlib
 import json
 import socket
 import threading
 import time
 from urllib.parse import urlsplit
 
+import grpc.aio
 import pytest
+from grpc import StatusCode
 from support import GatewayProcess, call, linear_model, make_site, records_of
+from support.grpc import ModelStreamInferResponse, bearer, row
 from support.models import stepping_model
-from support.sites import ROW
+from support.sites import ROW, free_port
 
 from audit.records import Action, Outcome
 from bedside.config import EXAMPLE_ACCESS
 from inference_node import NodeSettings
+from inference_node.schema import SERVICE
 from policies import Role
 
 PATIENCE_S = 60
@@ -28,11 +36,13 @@ def gateway(tmp_path_factory):
     repository = folder / "repository"
     linear_model(repository / "linear" / "1" / "model.onnx")
     stepping_model(repository, steps=100_000)
+    config = repository / "halving" / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 6000"))
     site = make_site(
         folder,
         node=NodeSettings(repository=repository),
         models=dict.fromkeys(("linear", "halving"), EXAMPLE_ACCESS),
-        gateway={"unread_timeout_s": 1.0},
+        gateway={"unread_timeout_s": 1.0, "grpc_port": free_port()},
     )
     with GatewayProcess(site, folder) as running:
         yield running
@@ -77,10 +87,73 @@ def test_a_stalled_reader_of_a_stream_is_cut_off_and_its_place_is_free(gateway):
         wait_until(lambda: under_way(gateway, "halving") == 1)
         wait_until(lambda: under_way(gateway, "halving") == 0)
         gateway.stop()
-    ends = [one for one in records_of(gateway.site) if one.action is Action.STREAM_END]
-    assert [(end.outcome, end.status) for end in ends] == [(Outcome.ABANDONED, 499)]
-    assert 0 < ends[0].responses < 100_000
+    assert_left(gateway)
     gateway.start()
+
+
+async def test_a_stalled_reader_of_a_grpc_stream_is_cut_off_and_told_once_it_reads(gateway):
+    async with asyncio.timeout(PATIENCE_S), grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+        stream = await stalled(gateway, channel, row(model="halving"))
+        read = await read_until_cut_off(stream)
+    await asyncio.to_thread(gateway.stop)
+    assert 0 < read <= assert_left(gateway)
+    gateway.start()
+
+
+async def test_one_without_room_for_its_first_answer_is_told_too(gateway):
+    rows = 6000
+    request = row(model="halving")
+    request.inputs[0].shape[0] = rows
+    request.raw_input_contents[0] *= rows
+    # The smallest windows that there are, and no larger ones once it goes fast.
+    narrow = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    address = gateway.grpc_address
+    async with asyncio.timeout(PATIENCE_S), grpc.aio.insecure_channel(address, narrow) as channel:
+        stream = await stalled(gateway, channel, request)
+        assert await read_until_cut_off(stream) == 1
+
+
+async def test_a_stalled_reader_of_a_grpc_stream_that_leaves_at_last_is_no_error(gateway):
+    async with asyncio.timeout(PATIENCE_S), grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+        stream = await stalled(gateway, channel, row(model="halving"))
+        stream.cancel()
+    await asyncio.to_thread(gateway.stop)
+    assert_left(gateway)
+    assert "grpc met" not in gateway.log.read_text()
+    gateway.start()
+
+
+async def stalled(gateway, channel, request):
+    """Return a stream whose answers nobody took, once the gateway has cut it off.
+
+    Its client goes on answering pings and everything else.
+    """
+    infer = channel.stream_stream(
+        f"/{SERVICE}/ModelStreamInfer", response_deserializer=ModelStreamInferResponse.FromString
+    )
+    stream = infer(metadata=(bearer(gateway.token()),))
+    await stream.write(request.SerializeToString())
+    model = request.model_name
+    await asyncio.to_thread(wait_until, lambda: under_way(gateway, model) == 1)
+    await asyncio.to_thread(wait_until, lambda: under_way(gateway, model) == 0)
+    return stream
+
+
+async def read_until_cut_off(stream):
+    read = 0
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while await stream.read() is not grpc.aio.EOF:
+            read += 1
+    assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
+    return read
+
+
+def assert_left(gateway):
+    """See that the last stream was left before it was through; return how far it came."""
+    end = [one for one in records_of(gateway.site) if one.action is Action.STREAM_END][-1]
+    assert (end.outcome, end.status) == (Outcome.ABANDONED, 499)
+    assert 0 < end.responses < 100_000
+    return end.responses
 
 
 def test_who_closes_its_side_after_asking_is_answered(gateway):
