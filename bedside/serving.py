@@ -144,7 +144,14 @@ async def serve_node(
     """Serve a node until `stop` is set."""
     release = version("bedside")
     async with running_node(node, version=release, secret=secret, exposed=exposed) as app:
-        await serve_http(app, listener, stop, ready, draining=node.retreat)
+        await serve_http(
+            app,
+            listener,
+            stop,
+            ready,
+            draining=node.retreat,
+            unread_timeout_s=node.settings.unread_timeout_s,
+        )
 
 
 def run_gateway(site: Site, telemetry: Telemetry) -> None:

@@ -1,12 +1,17 @@
 import asyncio
 import contextlib
+import json
+import socket
 
 import numpy as np
 import pytest
 from support import call, linear_model
+from support.models import stepping_model
+from support.sites import ROW
 from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from bedside.http_protocol import WholeResponseProtocol
 from bedside.listen import listen_tcp, listen_unix, url_of
 from bedside.serving import serve_node
 from inference_node import (
@@ -113,3 +118,28 @@ async def test_an_oversized_body_is_refused(tmp_path):
         reply = await asyncio.to_thread(call, "POST", url, body=b" " * 3000)
         assert reply.status == 413
         assert "2000" in reply.json["error"]
+
+
+async def test_who_does_not_read_a_stream_is_cut_off_in_the_time_that_is_set(tmp_path, monkeypatch):
+    """Seen to fail: with the time that is set for nodes left unused."""
+    stepping_model(tmp_path, steps=100_000)
+    listener = listen_tcp("127.0.0.1", 0)
+    body = json.dumps(ROW).encode()
+    cut_off = asyncio.Event()
+    lost = WholeResponseProtocol.connection_lost
+
+    def told(self, exc):
+        lost(self, exc)
+        cut_off.set()
+
+    monkeypatch.setattr(WholeResponseProtocol, "connection_lost", told)
+    async with serving(tmp_path, listener, unread_timeout_s=0.5):
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(listener.getsockname())
+            reader.sendall(
+                b"POST /v2/models/halving/infer_stream HTTP/1.1\r\nHost: x\r\n"
+                b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+                % (SECRET.encode(), len(body), body)
+            )
+            await asyncio.wait_for(cut_off.wait(), 10)
