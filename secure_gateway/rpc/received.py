@@ -19,6 +19,7 @@ from secure_gateway.exchange import Answer, Call
 from secure_gateway.gateway import Gateway
 from secure_gateway.operations import Done
 from secure_gateway.rpc.facts import read_metadata
+from secure_gateway.rpc.patience import Patience
 from secure_gateway.rpc.status import abort
 
 T = TypeVar("T")
@@ -33,11 +34,18 @@ class Received:
     Whoever sent it is known before its message is read: nobody else makes the gateway hold a large one.
     """
 
-    def __init__(self, gateway: Gateway, context: Any, action: Action) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        gateway: Gateway,
+        patience: Patience,
+        context: Any,  # noqa: ANN401 grpc's context has no one type
+        action: Action,
+    ) -> None:
         """Read the metadata of `context`, which is grpc's."""
         sent = read_metadata(context.invocation_metadata())
         left_s = context.time_remaining()
         self._gateway = gateway
+        self._patience = patience
         self._fault = sent.fault
         self.context = context
         self.call = Call(
@@ -61,8 +69,7 @@ class Received:
         """Return the call's one message, of class `kind`; end the call if it brings none."""
         await self.admit()
         try:
-            async with asyncio.timeout(MESSAGE_TIMEOUT_S):
-                body = await self.context.read()
+            body = await self._patience.wait(self.context.read(), MESSAGE_TIMEOUT_S)
         except TimeoutError:
             await self.refuse(self._incomplete())
         except (asyncio.CancelledError, InternalError):

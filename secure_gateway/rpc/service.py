@@ -34,6 +34,7 @@ from secure_gateway.exchange import Answer
 from secure_gateway.gateway import Gateway
 from secure_gateway.rest import EXTENSIONS
 from secure_gateway.rpc.health import HealthService
+from secure_gateway.rpc.patience import Patience
 from secure_gateway.rpc.received import Received
 from secure_gateway.rpc.status import abort
 from secure_gateway.rpc.streams import StreamService
@@ -65,7 +66,9 @@ class InferenceService:
     def __init__(self, gateway: Gateway, health: HealthService) -> None:
         self._gateway = gateway
         self._health = health
-        self._streams = StreamService(gateway)
+        patience = Patience()
+        self._received = partial(Received, gateway, patience)
+        self._streams = StreamService(gateway, patience)
         self._metadata = server_metadata_message(
             ServerMetadata(name="bedside", version=VERSION, extensions=EXTENSIONS)
         )
@@ -106,7 +109,7 @@ class InferenceService:
     async def unknown(self, _requests: object, context: Any) -> None:  # noqa: ANN401
         """Refuse and record a call to a method that does not exist."""
         refusal = Refusal(Problem.NOT_FOUND, "See the Open Inference Protocol v2 for methods.")
-        received = Received(self._gateway, context, Action.INFER)
+        received = self._received(context, Action.INFER)
         await received.refuse(refusal, grpc.StatusCode.UNIMPLEMENTED)
 
     async def _not_offered(self, _requests: object, context: Any) -> None:  # noqa: ANN401
@@ -115,7 +118,7 @@ class InferenceService:
             "Shared memory, tracing and log settings of Triton are not offered: they reach past the "
             "record of what was asked.",
         )
-        await Received(self._gateway, context, Action.INFER).refuse(refusal)
+        await self._received(context, Action.INFER).refuse(refusal)
 
     async def _live(self, _: Any) -> Message:  # noqa: ANN401
         message: Message = ServerLiveResponse(live=True)
@@ -129,7 +132,7 @@ class InferenceService:
         return self._metadata
 
     async def _infer(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.INFER)
+        received = self._received(context, Action.INFER)
         message = await received.message(ModelInferRequest)
         call = received.asks(message.model_name, message.model_version)
         answer = await received.recorded(
@@ -150,7 +153,7 @@ class InferenceService:
         return message_of(response, exchange.request)
 
     async def _model_ready(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.MODELS)
+        received = self._received(context, Action.MODELS)
         asked = await received.message(ModelReadyRequest)
         done = await received.recorded(
             self._gateway.operations.ready(received.asks(asked.name, asked.version))
@@ -164,27 +167,27 @@ class InferenceService:
         return message
 
     async def _model_metadata(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.MODELS)
+        received = self._received(context, Action.MODELS)
         asked = await received.message(ModelMetadataRequest)
         call = received.asks(asked.name, asked.version)
         return model_metadata_message(await received.done(self._gateway.operations.metadata(call)))
 
     async def _model_config(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.MODELS)
+        received = self._received(context, Action.MODELS)
         asked = await received.message(ModelConfigRequest)
         call = received.asks(asked.name, asked.version)
         config = await received.done(self._gateway.operations.config(call))
         return model_config_message(config)
 
     async def _statistics(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.STATISTICS)
+        received = self._received(context, Action.STATISTICS)
         asked = await received.message(ModelStatisticsRequest)
         call = received.asks(asked.name, asked.version)
         statistics = await received.done(self._gateway.operations.statistics(call))
         return statistics_message(statistics)
 
     async def _index(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.INDEX)
+        received = self._received(context, Action.INDEX)
         asked = await received.message(RepositoryIndexRequest)
         if asked.repository_name:
             await received.refuse(
@@ -195,7 +198,7 @@ class InferenceService:
         return index_message(index)
 
     async def _load(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.LOAD)
+        received = self._received(context, Action.LOAD)
         asked = await received.message(RepositoryModelLoadRequest)
         if asked.repository_name or asked.parameters:
             # A configuration or a file of the request's own would serve what nobody released.
@@ -209,7 +212,7 @@ class InferenceService:
         return message
 
     async def _unload(self, context: Any) -> Message:  # noqa: ANN401
-        received = Received(self._gateway, context, Action.UNLOAD)
+        received = self._received(context, Action.UNLOAD)
         asked = await received.message(RepositoryModelUnloadRequest)
         await received.done(self._gateway.operations.unload(received.asks(asked.model_name)))
         message: Message = RepositoryModelUnloadResponse()

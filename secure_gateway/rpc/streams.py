@@ -35,6 +35,7 @@ from secure_gateway import respond
 from secure_gateway.errors import Refusal, unforeseen
 from secure_gateway.exchange import Call
 from secure_gateway.gateway import Gateway
+from secure_gateway.rpc.patience import Patience
 from secure_gateway.rpc.received import Received
 from secure_gateway.rpc.status import sentence
 from secure_gateway.streams import StreamAnswer
@@ -59,8 +60,9 @@ Turn = asyncio.Queue[bytes | None]
 class StreamService:
     """Serves streams of one gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, patience: Patience) -> None:
         self._gateway = gateway
+        self._patience = patience
         self._unread_timeout_s = gateway.settings.unread_timeout_s
         self._stopping = asyncio.Event()
 
@@ -70,7 +72,7 @@ class StreamService:
 
     async def serve(self, _requests: object, context: Any) -> None:  # noqa: ANN401 grpc's context
         """Serve one stream until its caller has sent and been answered everything."""
-        received = Received(self._gateway, context, Action.STREAM)
+        received = Received(self._gateway, self._patience, context, Action.STREAM)
         await received.admit()
         # Sent with the first response, it would be sent again to who did not read that one.
         await context.send_initial_metadata(())
@@ -106,9 +108,9 @@ class StreamService:
         grpc takes a message once the caller's windows, connection and buffers have room for it. One
         that only keeps its connection alive makes none.
         """
+        limit_s = self._unread_timeout_s + len(message) / READ_LEAST_BYTES_PER_S
         try:
-            async with asyncio.timeout(self._unread_timeout_s + len(message) / READ_LEAST_BYTES_PER_S):
-                await context.write(message)
+            await self._patience.wait(context.write(message), limit_s)
         except TimeoutError:
             return False
         return True
