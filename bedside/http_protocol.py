@@ -35,6 +35,10 @@ HEAD_TIMEOUT_S: Final = 10.0
 BODY_TIMEOUT_S: Final = 20.0
 BODY_LEAST_BYTES_PER_S: Final = 16 * 1024
 
+# In the scope of a request whose work ends with its connection. As everywhere here, it is known by its
+# name: what serves it is another package's.
+ABANDONABLE: Final = "bedside.abandonable"
+
 # 16 bytes in base64 (RFC 6455 section 4.1).
 WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 NOT_OFFERED: Final = (b"sec-websocket-extensions", b"sec-websocket-protocol")
@@ -300,6 +304,15 @@ class WholeResponseProtocol(DeadlineProtocol):
         self._disarm()
         self._forget_reader()
         super().connection_lost(exc)
+        cycle = self.cycle
+        if (
+            cycle is not None
+            and ABANDONABLE in cycle.scope
+            and not cycle.response_complete
+            and self.worker is not None
+        ):
+            # Nobody waits for its answer. (Of pipelined requests this is the last, and not begun yet.)
+            self.worker.cancel()
         self.gone = True
         self._wake()
 
