@@ -21,6 +21,13 @@ Only what follows from the head alone may be kept there: what a time, a policy o
 asked anew for each request. Servers other than Bedside's own give none.
 """
 
+ABANDONABLE: Final = "bedside.abandonable"
+"""Set in the scope of a request whose work is to be cancelled once its connection is lost.
+
+Whoever sets it leaves nothing half done when that happens. A caller that only closes its side of the
+connection waits for its answer.
+"""
+
 
 class ClientGone(Exception):
     """Raised when the caller hung up before its body was read."""

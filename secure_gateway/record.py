@@ -72,6 +72,10 @@ class Recorder:
         except LogUnavailable:
             self.counters.unrecorded += 1
             raise
+        except asyncio.CancelledError:
+            # Its caller has left. The log has it all the same.
+            self.counters.count(record, template.labels)
+            raise
         self.counters.count(record, template.labels)
         return f"{self._log.origin}#{index}"
 
@@ -111,6 +115,9 @@ class Recorder:
             index = await self._log.append(encode(record))
         except LogUnavailable:
             self.counters.unrecorded += 1
+            raise
+        except asyncio.CancelledError:
+            self.counters.count(record)
             raise
         self.counters.count(record)
         return f"{self._log.origin}#{index}"

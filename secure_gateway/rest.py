@@ -17,6 +17,7 @@ from audit.records import Action, Problem
 from inference_node import InferRequest, decode_request
 from secure_gateway import encodings, respond
 from secure_gateway.asgi import (
+    ABANDONABLE,
     NOTES,
     ClientGone,
     Receive,
@@ -61,7 +62,7 @@ class RestApi:
         """
         if NOTES in scope and _INFER in scope[NOTES]:
             headers, call = scope[NOTES][_INFER]
-            return self._serve(receive, send, headers, _begun(call, headers))
+            return self._serve(scope, receive, send, headers, _begun(call, headers))
         return self._dispatch(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,16 +92,17 @@ class RestApi:
             return
         if NOTES in scope:
             scope[NOTES][_INFER] = headers, call
-        await self._serve(receive, send, headers, call)
+        await self._serve(scope, receive, send, headers, call)
 
     def _serve(
-        self, receive: Receive, send: Send, headers: dict[bytes, bytes], call: Call
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], call: Call
     ) -> Awaitable[None]:
         body = b""
 
         async def arrive() -> None:
             nonlocal body
             body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
+            scope[ABANDONABLE] = True
             if b"content-encoding" in headers:
                 body = await self._expanded(body, headers)
 

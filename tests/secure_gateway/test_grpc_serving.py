@@ -11,6 +11,7 @@ from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from support import make_site, publish_linear, records_of
 from support.grpc import ModelStreamInferResponse, bearer, row
+from support.held import Held
 from support.http2 import exchange, headers_of
 from support.sites import free_port
 
@@ -18,7 +19,6 @@ from audit.records import Action, Outcome
 from bedside.compose import open_gateway
 from bedside.listen import listen_tcp
 from bedside.serving import log_kind_only, make_grpc, serve_gateway
-from inference_node import Node
 from inference_node.schema import SERVICE, message_class
 from policies import Role
 from secure_gateway.rpc.health import HEALTH
@@ -68,34 +68,6 @@ async def served(tmp_path):
     finally:
         stop.set()
         await serving
-
-
-class Held:
-    """A node whose runs wait until they are let go."""
-
-    def __init__(self, monkeypatch):
-        self.go = asyncio.Event()
-        self.cancelled = asyncio.Event()
-        self.deadlines = []
-        self._changed = asyncio.Condition()
-        infer = Node.infer
-
-        async def held(node, name, version, request, deadline=None):
-            async with self._changed:
-                self.deadlines.append(deadline)
-                self._changed.notify_all()
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                self.cancelled.set()
-                raise
-            return await infer(node, name, version, request, deadline)
-
-        monkeypatch.setattr(Node, "infer", held)
-
-    async def begun(self, count=1):
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.deadlines) >= count)
 
 
 async def answered(served):
