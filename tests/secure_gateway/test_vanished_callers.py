@@ -1,7 +1,8 @@
 """Callers over REST that are gone before they are answered: their work ends, and that is recorded.
 
 Seen to fail: with the work left to go on, with a closed side taken for a lost connection, and with the
-record of a request that is left while it is written not counted.
+record of a request that is left while it is written not counted; and with one run in the cache for all
+that ask the same, which the first of them takes with it.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import struct
 
 import pytest
 from support import make_site, publish_linear, records_of
+from support.caching import Model, cache, exchange
 from support.held import Held
 from support.sites import ROW
 
@@ -154,3 +156,22 @@ async def test_what_is_left_while_it_is_recorded_is_recorded_and_counted_once(
         monkeypatch.undo()
     assert served.counted == earlier + 1
     assert len(await served.records()) == earlier + 1
+
+
+async def test_one_that_leaves_takes_no_answer_from_others_that_ask_the_same():
+    kept, go, begun = cache(), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def run(asked):
+        begun.release()
+        await go.wait()
+        return await Model()(asked)
+
+    async with asyncio.timeout(PATIENCE_S):
+        leaving, staying = (asyncio.create_task(kept.recall(exchange(), run)) for _ in range(2))
+        for _ in range(2):
+            await begun.acquire()
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        go.set()
+        assert (await staying)[1] is False
+        assert (await kept.recall(exchange(), run))[1] is True
