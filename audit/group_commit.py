@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
+from audit.company import Company
 from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
 from audit.merkle import leaf_hash
@@ -48,6 +49,7 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._pace = DiskPace()
+        self._company = Company()
         # Whether the last batch was one record, and none came with it.
         self._alone = False
         self.failed_at: float | None = None
@@ -118,13 +120,19 @@ class GroupCommit:
         del self._waiting[: len(batch)]
         self._alone = len(batch) == 1
         leaves = [leaf for leaf, _, _ in batch]
-        if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
+        if self._writes_here(len(batch)):
             self._settle(batch, *self._write_here(batch, leaves))
             return
         committing = loop.run_in_executor(self._threads, self._write, leaves)
         self._committing = committing
         hashes = self._prepare(batch)
         committing.add_done_callback(lambda done: self._committed(done, batch, hashes))
+
+    def _writes_here(self, records: int) -> bool:
+        """Whether to write on the event loop, which stands still meanwhile."""
+        if records > INLINE_RECORDS_MAX or not self._pace.quick or self._wal.full:
+            return False
+        return not self._company.gathers(records)
 
     def _write(self, leaves: list[bytes]) -> Exception | None:
         """Make `leaves` durable; return what went wrong."""
@@ -169,6 +177,7 @@ class GroupCommit:
         hashes: list[bytes],
     ) -> None:
         self._committing = None
+        self._company.came(len(batch), len(self._waiting))
         self._settle(batch, done.result(), hashes)
 
     def _settle(self, batch: Sequence[_Waiting], error: Exception | None, hashes: list[bytes]) -> None:

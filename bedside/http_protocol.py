@@ -251,6 +251,9 @@ class WholeResponseProtocol(DeadlineProtocol):
     def _forget_request(self) -> None:
         """Free what was kept of a request that is over, while the processor's caches still hold it."""
         cycle = self.cycle
+        if self.in_head:
+            # What is kept by now belongs to the next one, whose head is half read.
+            return
         if cycle is not None and cycle.response_complete and not cycle.more_body:
             self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
 
