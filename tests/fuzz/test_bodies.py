@@ -7,64 +7,15 @@ import contextlib
 import json
 import socket
 
-import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import call
+from support import call, use
+from support.almost_requests import bodies
 from support.raw import STATUS, connect, exchange
 from support.sites import ROW
 
 from inference_node import InputInvalid, decode_request, decode_response
-from inference_node.oip import DTYPES
-
-NAMES = st.sampled_from(["x", "y", "", "\N{SNOWMAN}"]) | st.text(max_size=5)
-NUMBERS = (
-    st.integers(-3, 5)
-    | st.integers()
-    | st.sampled_from([2**31, 2**32, 2**63, 2**64, 10**30, -(2**63), True, None, 1.5, "2"])
-)
-SHAPES = st.lists(NUMBERS, max_size=4) | st.lists(st.just(1), min_size=16, max_size=18)
-LEAVES = NUMBERS | st.floats() | st.text(max_size=3)
-DATA = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=12)
-
-
-@st.composite
-def tensors(draw):
-    tensor = {
-        "name": draw(NAMES),
-        "shape": draw(SHAPES),
-        "datatype": draw(st.sampled_from([*DTYPES, "FP33", ""])),
-    }
-    how = draw(st.sampled_from(["data", "binary", "both", "neither"]))
-    if how in ("data", "both"):
-        tensor["data"] = draw(DATA)
-    if how in ("binary", "both"):
-        tensor["parameters"] = {"binary_data_size": draw(NUMBERS)}
-    return tensor
-
-
-@st.composite
-def bodies(draw):
-    """Nearly a request: right in form, and wrong in any of its numbers, or cut, or with more behind."""
-    outputs = draw(st.none() | st.lists(st.fixed_dictionaries({"name": NAMES}), max_size=2))
-    head = {"inputs": draw(st.lists(tensors(), max_size=3))}
-    if outputs is not None:
-        head["outputs"] = outputs
-    encoded = json.dumps(head).encode(errors="surrogatepass")
-    tail = draw(st.binary(max_size=40) | st.lists(st.integers(0, 9), max_size=6).map(_texts))
-    body = encoded + tail
-    if draw(st.booleans()):
-        body = body[: draw(st.integers(0, len(body)))]
-    length = draw(st.just(len(encoded)) | st.integers(0, len(body) + 3) | st.none())
-    return body, length
-
-
-def _texts(lengths):
-    """Return BYTES elements whose lengths are now and then not those that they state."""
-    return b"".join(
-        length.to_bytes(4, "little") + b"a" * (length if length < 7 else 1) for length in lengths
-    )
 
 
 @settings(max_examples=600)
@@ -104,38 +55,18 @@ LIVE = settings(
 )
 
 
-class Use:
-    """What the gateway's process holds: files and sockets, threads, memory."""
-
-    def __init__(self, gateway):
-        self._process = psutil.Process(gateway.child.pid)
-
-    def files(self):
-        return self._process.num_fds()
-
-    def threads(self):
-        return self._process.num_threads()
-
-    def memory(self):
-        return self._process.memory_info().rss
-
-
 @pytest.fixture
 def nothing_kept(gateway):
     """Compare what the gateway holds before and after; afterwards it serves as before."""
-    assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
-    use = Use(gateway)
-    files, threads, memory = use.files(), use.threads(), use.memory()
-    yield
-    assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
-    for _ in range(2000):
-        # Sockets that were just closed are let go of within a turn of its loop.
-        if use.files() <= files + 2:
-            break
+
+    def serves():
+        return call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
+
+    def idle():
         call("GET", f"{gateway.url}/v2/health/live")
-    assert use.files() <= files + 2
-    assert use.threads() <= threads + 4
-    assert use.memory() <= memory + (64 << 20)
+
+    with use.nothing_kept(gateway.child.pid, serves, idle):
+        yield
 
 
 def test_a_live_gateway_answers_every_body_and_never_with_500(gateway, nothing_kept):
