@@ -133,7 +133,8 @@ class NodeServer:
         receive: Receive,
         send: Send,
     ) -> None:
-        match method, parts[1:] if parts[0] == "v2" else None:
+        # `OPTIONS *` names no path, so there may be no parts at all.
+        match method, parts[1:] if parts[:1] == ["v2"] else None:
             case "POST", ["models", name, "infer"]:
                 await self._infer(name, None, headers, receive, send)
             case "POST", ["models", name, "versions", version, "infer"]:

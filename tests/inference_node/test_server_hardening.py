@@ -109,6 +109,13 @@ def test_unknown_paths_and_methods_are_refused(node, method, path):
     assert "secret" not in reply.body.decode()
 
 
+@pytest.mark.parametrize("method", [b"OPTIONS", b"GET", b"POST"])
+async def test_a_request_that_names_no_path_is_refused(node, method):
+    fields = b"Host: node\r\nAuthorization: Bearer " + SECRET.encode()
+    answer = await say(node, method + b" * HTTP/1.1\r\n" + fields + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
 @pytest.mark.parametrize("path", [PATH, "/v2", "/metrics", "/v2/repository/index", "/nothing"])
 def test_without_the_secret_there_is_nothing_but_health(node, path):
     for token in (None, "wrong", SECRET + "x"):
