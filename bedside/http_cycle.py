@@ -63,6 +63,8 @@ class Cycle(RequestResponseCycle):
         if self.taken and self.ended:
             return {"type": "http.disconnect"}
         if self.taken or self.more_body or self.waiting_for_100_continue or self.disconnected:
+            if self._lost():
+                return {"type": "http.disconnect"}
             message = await super().receive()
             self.taken = not message.get("more_body", False)
             return message
@@ -79,6 +81,8 @@ class Cycle(RequestResponseCycle):
             self.head = message
             self.response_started = True
             return
+        if self._lost():
+            return
         head = self.head
         if head is None:
             await super().send(message)
@@ -89,10 +93,20 @@ class Cycle(RequestResponseCycle):
             await super().send(head)
             await super().send(message)
             return
-        if self.flow.write_paused and not self.disconnected:
+        if self.flow.write_paused:
             await self.flow.drain()
-        if not self.disconnected:
+        if not self._lost():
             self._write(head["status"], head["headers"], message.get("body", b""))
+
+    def _lost(self) -> bool:
+        """Return whether nobody can be answered any more.
+
+        Only the last request that came is told that its connection is lost. One that is being answered
+        while others wait behind it sees it from the transport.
+        """
+        if self.transport.is_closing():
+            self.disconnected = True
+        return self.disconnected
 
     def caller_ended(self) -> None:
         """Take note that the caller sends nothing more: this is the connection's last request."""

@@ -1,8 +1,8 @@
 """Callers that stall, leave or close their side: what they hold is free again, and it is recorded.
 
 Seen to fail: with an hour instead of the site's `unread_timeout_s`, over REST and over gRPC, with
-`eof_received` left out, with nothing said to who reads a gRPC stream at last, and with the initial
-metadata sent together with the first response.
+`eof_received` left out, with nothing said to who reads a gRPC stream at last, with the initial
+metadata sent together with the first response, and with `Cycle._lost` looking only at `disconnected`.
 """
 
 import asyncio
@@ -66,15 +66,6 @@ def asked(gateway, path, held_back=0):
     return connection
 
 
-def under_way(gateway, model):
-    reply = call("GET", f"{gateway.url}/metrics", token=gateway.token(role=Role.OPERATOR))
-    name = f'bedside_gateway_requests_in_flight{{model="{model}"}}'
-    return next(
-        (float(line.split()[-1]) for line in reply.body.decode().splitlines() if line.startswith(name)),
-        None,
-    )
-
-
 def wait_until(condition):
     ends = time.monotonic() + PATIENCE_S
     while not condition():
@@ -82,12 +73,32 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
+def last_end(gateway):
+    return [one for one in records_of(gateway.site) if one.action is Action.STREAM_END][-1]
+
+
 def test_a_stalled_reader_of_a_stream_is_cut_off_and_its_place_is_free(gateway):
     with asked(gateway, b"halving/infer_stream"):
-        wait_until(lambda: under_way(gateway, "halving") == 1)
-        wait_until(lambda: under_way(gateway, "halving") == 0)
+        wait_until(lambda: gateway.under_way("halving") == 1)
+        wait_until(lambda: gateway.under_way("halving") == 0)
         gateway.stop()
     assert_left(gateway)
+    gateway.start()
+
+
+def test_who_leaves_a_stream_with_requests_waiting_behind_it_is_seen_to_leave(gateway):
+    begun = gateway.log.stat().st_size
+    with asked(gateway, b"halving/infer_stream") as connection:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        head = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection.sendall(head * 3)
+        # Data that was not read makes a reset of the goodbye.
+    wait_until(lambda: gateway.under_way("halving") == 0)
+    gateway.stop()
+    end = last_end(gateway)
+    assert (end.outcome, end.status) == (Outcome.ABANDONED, 499)
+    assert end.responses < 100_000
+    assert b"unforeseen" not in gateway.log.read_bytes()[begun:]
     gateway.start()
 
 
@@ -134,8 +145,8 @@ async def stalled(gateway, channel, request):
     stream = infer(metadata=(bearer(gateway.token()),))
     await stream.write(request.SerializeToString())
     model = request.model_name
-    await asyncio.to_thread(wait_until, lambda: under_way(gateway, model) == 1)
-    await asyncio.to_thread(wait_until, lambda: under_way(gateway, model) == 0)
+    await asyncio.to_thread(wait_until, lambda: gateway.under_way(model) == 1)
+    await asyncio.to_thread(wait_until, lambda: gateway.under_way(model) == 0)
     return stream
 
 
@@ -150,7 +161,7 @@ async def read_until_cut_off(stream):
 
 def assert_left(gateway):
     """See that the last stream was left before it was through; return how far it came."""
-    end = [one for one in records_of(gateway.site) if one.action is Action.STREAM_END][-1]
+    end = last_end(gateway)
     assert (end.outcome, end.status) == (Outcome.ABANDONED, 499)
     assert 0 < end.responses < 100_000
     return end.responses

@@ -14,6 +14,7 @@ from bedside.site import Site
 from bedside.up import environment_of
 from policies import Role
 from secure_gateway import GatewaySettings
+from support.http import call
 
 LOWEST_PORT = 12_000
 SHARES = 8
@@ -95,6 +96,13 @@ class GatewayProcess:
         assert self.child is not None
         os.kill(self.child.pid, signal.SIGKILL)
         self.stop()
+
+    def under_way(self, model: str) -> float | None:
+        """Return how many places requests to `model` hold; None if none was ever asked for."""
+        reply = call("GET", f"{self.url}/metrics", token=self.token(role=Role.OPERATOR))
+        name = f'bedside_gateway_requests_in_flight{{model="{model}"}}'
+        lines = reply.body.decode().splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(name)), None)
 
     def token(self, principal: str = "dr.adams", role: Role = Role.CLINICIAN, hours: float = 1) -> str:
         return self.site.token_issuer().issue(principal, [role], lifetime_s=int(hours * 3600))
