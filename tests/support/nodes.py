@@ -23,7 +23,7 @@ class NodeProcess:
         self.name = name
         self.where = where or f"127.0.0.1:{free_port()}"
         self.url = self.where if self.where.startswith("unix:") else f"http://{self.where}"
-        self._log = folder / f"{name}.log"
+        self.log = folder / f"{name}.log"
         self._environment = environment_of(site.config)
         self._secret = () if secret is None else ("--secret", secret)
         self.child: Child | None = None
@@ -37,7 +37,7 @@ class NodeProcess:
 
     def start(self) -> None:
         command = bedside_command("node", "--listen", self.where, *self._secret)
-        self.child = Child(self.name, command, log=self._log, environment=self._environment)
+        self.child = Child(self.name, command, log=self.log, environment=self._environment)
         self.child.wait_for(lambda line: " ready at " in line, 60)
 
     def stop(self) -> None:
