@@ -116,11 +116,14 @@ class Cycle(RequestResponseCycle):
     async def run_asgi(self, app: Any) -> None:  # noqa: ANN401 uvicorn's own type
         """Have `app` answer; of an error that it raises only the type and the place are logged.
 
-        uvicorn logs the error's message too, which may quote what a caller sent.
+        uvicorn logs the error's message too, which may quote what a caller sent. An application that
+        takes a caller who closed its side for one that left, as streams do, owes it no answer.
         """
+        failed = False
         try:
             await app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 the last place before the socket
+            failed = True
             place = error.__traceback__
             while place is not None and place.tb_next is not None:
                 place = place.tb_next
@@ -136,7 +139,7 @@ class Cycle(RequestResponseCycle):
                 self.head, self.response_started = None, False
             if self.disconnected or self.response_complete:
                 return
-            if self.response_started:
+            if self.response_started or (self.ended and not failed):
                 self.transport.close()
             else:
                 await self.send_500_response()

@@ -2,7 +2,8 @@
 
 Seen to fail: with an hour instead of the site's `unread_timeout_s`, over REST and over gRPC, with
 `eof_received` left out, with nothing said to who reads a gRPC stream at last, with the initial
-metadata sent together with the first response, and with `Cycle._lost` looking only at `disconnected`.
+metadata sent together with the first response, with `Cycle._lost` looking only at `disconnected`, and
+with a caller that `ended` told of a failure.
 """
 
 import asyncio
@@ -19,13 +20,13 @@ from grpc import StatusCode
 from support import GatewayProcess, call, linear_model, make_site, records_of
 from support.grpc import ModelStreamInferResponse, bearer, row
 from support.models import stepping_model
+from support.raw import read_to_end
 from support.sites import ROW, free_port
 
 from audit.records import Action, Outcome
 from bedside.config import EXAMPLE_ACCESS
 from inference_node import NodeSettings
 from inference_node.schema import SERVICE
-from policies import Role
 
 PATIENCE_S = 60
 
@@ -175,6 +176,14 @@ def test_who_closes_its_side_after_asking_is_answered(gateway):
             received += chunk
     assert received.startswith(b"HTTP/1.1 200")
     assert json.loads(received.partition(b"\r\n\r\n")[2])["model_name"] == "linear"
+
+
+def test_who_closes_its_side_before_a_stream_began_is_told_of_no_failure(gateway):
+    for _ in range(20):
+        with asked(gateway, b"halving/infer_stream") as connection:
+            connection.shutdown(socket.SHUT_WR)
+            received = read_to_end(connection)
+        assert not received or received.startswith(b"HTTP/1.1 200")
 
 
 def test_told_to_stop_it_answers_what_was_begun_and_takes_nothing_more(gateway):
