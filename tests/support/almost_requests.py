@@ -1,10 +1,26 @@
 """Bodies that are nearly inference requests: what hypothesis sends to whatever speaks that protocol."""
 
 import json
+import struct
 
+import numpy as np
 from hypothesis import strategies as st
 
 from inference_node.oip import DTYPES
+from support.canaries import TAG, Planter
+
+VALUES = [7391.1836, 2846.7193, 5518.3921]
+"""A row of three, of digits enough to be looked for in what is written."""
+
+WORDS = st.integers(0, 2**32).map(lambda number: f"{TAG}{number:x}")
+"""Words that begin with what is looked for."""
+
+PARAMETERS = st.dictionaries(
+    st.sampled_from(["steps", "steps", "priority", "timeout", "quantiles", "intervals", "moments"])
+    | WORDS,
+    st.integers(-1, 4) | st.sampled_from([True, None, 1e300, 2**64, [], {}, "y"]) | WORDS,
+    max_size=3,
+)
 
 NAMES = st.sampled_from(["x", "y", "", "\N{SNOWMAN}"]) | st.text(max_size=5)
 NUMBERS = (
@@ -58,3 +74,37 @@ def _texts(lengths):
     return b"".join(
         length.to_bytes(4, "little") + b"a" * (length if length < 7 else 1) for length in lengths
     )
+
+
+@st.composite
+def whole(draw):
+    """Return a body that a model takes, but for what it may say besides, and its length of JSON."""
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32"}
+    head = {"id": draw(WORDS), "inputs": [tensor], "parameters": draw(PARAMETERS)}
+    outputs = draw(st.none() | st.lists(st.sampled_from(["y", "y", "y", "z"]) | WORDS, max_size=2))
+    if outputs is not None:
+        binary = {"binary_data": draw(st.booleans()), "classification": draw(st.integers(0, 3))}
+        head["outputs"] = [{"name": name, "parameters": binary} for name in outputs]
+    if draw(st.booleans()):
+        tensor["parameters"] = {"binary_data_size": 12}
+        encoded = json.dumps(head).encode()
+        return encoded + struct.pack("<3f", *VALUES), len(encoded)
+    tensor["data"] = VALUES
+    return json.dumps(head).encode(), None
+
+
+@st.composite
+def mutated(draw):
+    """Return such a body with some bytes that are others."""
+    body, length = draw(whole())
+    changed = bytearray(body)
+    for _ in range(draw(st.integers(1, 4))):
+        changed[draw(st.integers(0, len(changed) - 1))] = draw(st.integers(0, 255))
+    return bytes(changed), length
+
+
+def planted():
+    """Return what looks for all of these words and values."""
+    plant = Planter()
+    plant.canaries.add_values(np.array(VALUES, np.float32))
+    return plant
