@@ -2,6 +2,7 @@
 
 import urllib.parse
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from starlette.requests import Request
@@ -71,3 +72,33 @@ def required(fields: Mapping[str, list[str]], name: str) -> str:
     if value is None:
         raise FormInvalid(f"the field `{name}` is missing", name)
     return value
+
+
+def days(fields: Mapping[str, list[str]]) -> tuple[datetime | None, datetime | None]:
+    """Return when the day in `since` begins, and when that in `until` is over; None for no bound.
+
+    Raises:
+        FormInvalid: if either holds no day.
+    """
+    since, until = _day(fields, "since"), _day(fields, "until")
+    return None if since is None else midnight(since), None if until is None else over(until)
+
+
+def midnight(day: date) -> datetime:
+    """Return when a day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def over(day: date) -> datetime | None:
+    """Return when a day is over; None for the last one that there is."""
+    return None if day == date.max else midnight(day + timedelta(days=1))
+
+
+def _day(fields: Mapping[str, list[str]], name: str) -> date | None:
+    text = one(fields, name)
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise FormInvalid(f"the field `{name}` holds no day") from error

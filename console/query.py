@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,12 +13,11 @@ from msgspec import Struct
 from audit.index import Search
 from audit.records import Action, Outcome, Problem
 from console.errors import FormInvalid
-from console.forms import one
+from console.forms import midnight, one, over
 from console.period import TITLES, Period, since_of
 from console.words import short
 from policies import DataClass, Purpose
 
-DAY: Final = timedelta(days=1)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _PSEUDONYM: Final = re.compile(r"[0-9a-f]{64}")
 _JURISDICTION: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
@@ -97,8 +96,10 @@ class Query(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
 
     def search(self, now: datetime) -> Search:
         """Return the search over the index, for a period that ends `now`."""
-        since = since_of(self.period, now) if self.period else _midnight(self.since)
-        until = None if self.period or self.until is None else _midnight(self.until + DAY)
+        since = midnight(self.since) if self.since else None
+        until = over(self.until) if self.until else None
+        if self.period:
+            since, until = since_of(self.period, now), None
         return Search(
             type=None if self.what is What.EVERYTHING else self.what.value,
             since=since,
@@ -206,10 +207,6 @@ def read_filters(fields: Mapping[str, list[str]]) -> tuple[Query, tuple[str, ...
                 raise
             wrong.append(error.field)
             del left[error.field]
-
-
-def _midnight(day: date | None) -> datetime | None:
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _text(value: object) -> str | None:

@@ -1,7 +1,6 @@
 """Policies: what is in force, its past, what another bundle would change, and replays of requests."""
 
 import asyncio
-from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
@@ -11,7 +10,7 @@ from audit.records import PolicyStep
 from audit.steps import step_record
 from console.bundles import BundleShelf
 from console.errors import FormInvalid
-from console.forms import one, required
+from console.forms import days, required
 from console.pages.policy import Comparison, comparison, policy_page
 from console.permission import Page
 from console.tasks import Task
@@ -65,8 +64,8 @@ class _Policies:
 
     async def replay(self, visit: Visit, fields: Form) -> Response:
         bundle = await self._bundle(required(fields, "bundle"))
-        since, until = _day(fields, "since"), _day(fields, "until")
-        period = Period(since=since, until=None if until is None else until + timedelta(days=1))
+        since, until = days(fields)
+        period = Period(since=since, until=until)
 
         async def work(task: Task) -> ReplayRun:
             task.progress("verifying the logs and deciding each request again", 0.2)
@@ -102,14 +101,3 @@ class _Policies:
         if bundle is None:
             raise FormInvalid("there is no bundle of this digest here any more")
         return bundle
-
-
-def _day(fields: Form, name: str) -> datetime | None:
-    text = one(fields, name)
-    if text is None:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError as error:
-        raise FormInvalid(f"the field `{name}` holds no day") from error
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """Reports: asked for here, made beside the pages, fetched as files. Each step is recorded first."""
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from audit.reports import KINDS, Filters
 from audit.reports.making import ReportOrder
 from audit.reports.package import EVENTS, JSON, PDF, RECORDS
 from console.errors import FormInvalid
-from console.forms import one, required
+from console.forms import days, one, required
 from console.pages.reports import Kept, kept_of, order_row
 from console.permission import Page
 from console.web import Form, Visit, Web
@@ -118,10 +118,10 @@ class _Reports:
             raise FormInvalid("the field `principal` holds no value that it may have")
         if outcome is not None and outcome not in tuple(Outcome):
             raise FormInvalid("the field `outcome` holds no value that it may have")
-        since, until = _day(fields, "since"), _day(fields, "until")
+        since, until = days(fields)
         filters = Filters(
             since=since,
-            until=None if until is None else until + timedelta(days=1),
+            until=until,
             subject=subject,
             principal=principal,
             outcome=None if outcome is None else Outcome(outcome),
@@ -154,14 +154,3 @@ class _Reports:
                 digest=digest,
             )
         )
-
-
-def _day(fields: Form, name: str) -> datetime | None:
-    text = one(fields, name)
-    if text is None:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError as error:
-        raise FormInvalid(f"the field `{name}` holds no day") from error
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

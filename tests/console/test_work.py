@@ -114,6 +114,13 @@ def test_an_order_that_does_not_fit_makes_nothing(officer, fields):
     assert "mrn-0001" not in answer.text
 
 
+def test_the_last_day_that_there_is_bounds_nothing(console, officer):
+    assert officer.post("/reports", kind="access", until="9999-12-31").status_code == 303
+    replayed = {"bundle": console.site.bundle().digest(), "until": "9999-12-31"}
+    assert officer.post("/policy/replay", **replayed).status_code == 303
+    assert officer.get("/search?until=9999-12-31").status_code == 200
+
+
 def test_what_fits_stays_in_the_form_of_an_order_that_does_not(officer):
     answer = officer.post(
         "/reports",
