@@ -24,6 +24,7 @@ from console.routes.sign_in import sign_in_routes
 from console.shield import Shield
 from console.views import ViewsFull
 from console.web import Visit, Web
+from coordinator.problems import Refused
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ def _handlers(web: Web) -> dict[type[Exception] | int, Handler]:
 
         return handle
 
+    async def refused(request: Request, error: Exception) -> Response:
+        """Answer what the desk of reports refuses: too many orders, or a report that is gone."""
+        status = error.status if isinstance(error, Refused) else 500
+        title = "Busy" if status == 503 else "Not there"
+        return await saying(status, title)(request, error)
+
     async def http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         title = {404: "Not found", 405: "Not served this way"}.get(status, "Not served")
@@ -97,6 +104,7 @@ def _handlers(web: Web) -> dict[type[Exception] | int, Handler]:
         SearchInvalid: saying(400, "That does not fit"),
         ViewsFull: saying(409, "No more room"),
         Busy: saying(503, "Busy"),
+        Refused: refused,
         LogBusy: saying(503, "Busy", "another process is writing this log; try again in a moment"),
         LogUnavailable: saying(
             503,

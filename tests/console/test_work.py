@@ -121,6 +121,17 @@ def test_the_last_day_that_there_is_bounds_nothing(console, officer):
     assert officer.get("/search?until=9999-12-31").status_code == 200
 
 
+def test_more_orders_than_may_wait_are_refused_for_now(officer):
+    fields = {"form_key": officer.form_key(), "kind": "access"}
+    for _ in range(100):
+        answer = officer.submit("/reports", fields)
+        if answer.status_code != 303:
+            break
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "reports wait already" in answer.text
+    until(lambda: "waiting" not in officer.read("/reports").lower())
+
+
 def test_what_fits_stays_in_the_form_of_an_order_that_does_not(officer):
     answer = officer.post(
         "/reports",
