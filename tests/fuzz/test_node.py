@@ -99,7 +99,7 @@ def nothing_kept(node, plant):
         call("GET", f"{node.url}/v2/health/live")
 
     begun = node.log.stat().st_size
-    with use.nothing_kept(node.child.pid, serves, idle, THREADS):
+    with use.nothing_kept(node.child.pid, serves, idle, threads=THREADS):
         yield
         assert any(set(counted(node, "queue_depth")) == {0} for _ in range(LOOKS))
         # Streams that go on for nobody would count on, many rows between one look and the next.

@@ -4,8 +4,7 @@ Whatever comes, the gateway answers, never with status 500, no refusal and no li
 of what was sent, and no stream keeps its place. What was opened is recorded to have ended.
 
 Seen to fail: with the place of a stream that was left not given back, its end not recorded, with
-`UnicodeDecodeError` left out of `MALFORMED`, and with the name of an output in the message that there is
-none.
+`UnicodeDecodeError` left out of `MALFORMED`, and with an output's name in the message about it.
 """
 
 import json
@@ -96,7 +95,7 @@ def nothing_kept(gateway, plant):
         call("GET", f"{gateway.url}/v2/health/live")
 
     begun = gateway.log.stat().st_size
-    with use.nothing_kept(gateway.child.pid, serves, idle, THREADS):
+    with use.nothing_kept(gateway.child.pid, serves, idle, threads=THREADS):
         yield
         for model in MODELS:
             assert any(not gateway.under_way(model) for _ in range(LOOKS)), model

@@ -304,9 +304,13 @@ class ConsoleProcess:
             self._child.stop()
             self._child = None
 
-    def kill(self) -> None:
+    @property
+    def pid(self) -> int:
         assert self._child is not None
-        os.kill(self._child.pid, signal.SIGKILL)
+        return self._child.pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
     def records(self, name: str = "console") -> list[AnyRecord]:

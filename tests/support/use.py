@@ -29,12 +29,17 @@ class Use:
 
 @contextmanager
 def nothing_kept(
-    pid: int, serves: Callable[[], bool], idle: Callable[[], object], threads: int = THREADS
+    pid: int,
+    serves: Callable[[], bool],
+    idle: Callable[[], object],
+    *,
+    threads: int = THREADS,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[None]:
     """Compare what the process holds before and after; before and after it `serves`.
 
     `idle` asks it for something that costs nothing. A process that makes threads as it needs them, up
-    to a number, may have made that many `threads`.
+    to a number, may have made that many `threads`; one that loads what it needs, once, `memory_bytes`.
     """
     assert serves()
     use = Use(pid)
@@ -48,4 +53,4 @@ def nothing_kept(
         idle()
     assert use.files() <= held_files + FILES
     assert use.threads() <= held_threads + threads
-    assert use.memory() <= held_memory + MEMORY_BYTES
+    assert use.memory() <= held_memory + memory_bytes
