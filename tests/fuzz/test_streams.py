@@ -140,7 +140,8 @@ def test_every_body_of_a_stream_is_answered(gateway, port, plant):
             fields.append(b"Inference-Header-Content-Length: %d" % length)
         target = f"/v2/models/{model}{version}/infer_stream".encode()
         answer = exchange(port, request(gateway, target, body, *fields))
-        asked.add(check(plant, *answer, {200, 400}))
+        # Without data a request can run only where the data is; some ask not to wait at all.
+        asked.add(check(plant, *answer, {200, 400, 403, 504}))
 
     ask()
     assert {200, 400} <= asked
