@@ -30,6 +30,8 @@ ANSWERS = {200, 303, 400, 401, 403, 409, 413, 429, 503}
 # seen, after 400 forms and after 1,400.
 MEMORY_BYTES = 160 << 20
 THREADS = 12
+# Two pools of five connections to SQLite, with three files each; of a file for each form, 400 would stay.
+FILES = 30
 LOOKS = 2000
 EXAMPLES = 35
 # A password's hash takes a twentieth of a second, on purpose.
@@ -150,7 +152,8 @@ def nothing_kept(console, browser):
     def idle():
         call("GET", f"{console.url}/healthz")
 
-    with use.nothing_kept(console.pid, serves, idle, threads=THREADS, memory_bytes=MEMORY_BYTES):
+    most = {"files": FILES, "threads": THREADS, "memory_bytes": MEMORY_BYTES}
+    with use.nothing_kept(console.pid, serves, idle, **most):
         yield
     console.stop()
     files = written_files(console.site.data)

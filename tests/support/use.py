@@ -33,13 +33,15 @@ def nothing_kept(
     serves: Callable[[], bool],
     idle: Callable[[], object],
     *,
+    files: int = FILES,
     threads: int = THREADS,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[None]:
     """Compare what the process holds before and after; before and after it `serves`.
 
     `idle` asks it for something that costs nothing. A process that makes threads as it needs them, up
-    to a number, may have made that many `threads`; one that loads what it needs, once, `memory_bytes`.
+    to a number, may have made that many `threads`; one that loads what it needs, once, `memory_bytes`;
+    and one with a pool of connections to its database has their `files` open.
     """
     assert serves()
     use = Use(pid)
@@ -48,9 +50,9 @@ def nothing_kept(
     assert serves()
     for _ in range(LOOKS):
         # Sockets that were just closed are let go of within a turn of its loop.
-        if use.files() <= held_files + FILES:
+        if use.files() <= held_files + files:
             break
         idle()
-    assert use.files() <= held_files + FILES
+    assert use.files() <= held_files + files
     assert use.threads() <= held_threads + threads
     assert use.memory() <= held_memory + memory_bytes
