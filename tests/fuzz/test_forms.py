@@ -30,7 +30,7 @@ ANSWERS = {200, 303, 400, 401, 403, 409, 413, 429, 503}
 # seen, after 400 forms and after 1,400.
 MEMORY_BYTES = 160 << 20
 THREADS = 12
-# Two pools of five connections to SQLite, with three files each; of a file for each form, 400 would stay.
+# Two pools of five connections to SQLite, of three files each. A file left by each form would be 400.
 FILES = 30
 LOOKS = 2000
 EXAMPLES = 35
