@@ -20,6 +20,10 @@ WAITING_MAX: Final = 65536
 # What is longer is written on a thread, however quick the disk is.
 INLINE_RECORDS_MAX: Final = 2048
 
+# Of more, what is prepared for the first is out of the processor's caches when it is sent (measured at
+# 64 connections: 4.5 % less).
+PREPARED_MAX: Final = 4
+
 Meanwhile = Callable[[int], None]
 """Is told the index that a record will have, and does what can be done while it is being written."""
 
@@ -57,8 +61,9 @@ class GroupCommit:
     def append(self, leaf: bytes, meanwhile: Meanwhile | None = None) -> "asyncio.Future[int]":
         """Queue one record; the future gives its index once it is durable and in the tree.
 
-        `meanwhile` is called while it is being written, unless that has failed already. What it raises
-        is nobody's: whoever waits can do the same thing again, once the record is there.
+        `meanwhile` is called while it is being written, if few are written together and that has not
+        failed already. What it raises is nobody's: whoever waits can do the same thing again, once the
+        record is there.
 
         Raises:
             LogUnavailable: at once if the queue is full; through the future if it cannot be written.
@@ -165,7 +170,8 @@ class GroupCommit:
     def _prepare(self, batch: Sequence[_Waiting]) -> list[bytes]:
         """Do what can be done while a batch is being written; return the hashes of its leaves."""
         index = self._tree.size
-        for position, (_, future, meanwhile) in enumerate(batch):
+        few = batch if len(batch) <= PREPARED_MAX else ()
+        for position, (_, future, meanwhile) in enumerate(few):
             if meanwhile is not None and not future.done():
                 _tried(partial(meanwhile, index + position))
         return [leaf_hash(leaf) for leaf, _, _ in batch]

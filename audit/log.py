@@ -200,8 +200,8 @@ class Log:
     def append(self, leaf: bytes, meanwhile: Meanwhile | None = None) -> "asyncio.Future[int]":
         """Queue one record; the future gives its index once it is durable and in the tree.
 
-        `meanwhile` is called with that index while the record is being written: what it prepares may
-        go nowhere before the future is done. What it raises is passed over.
+        `meanwhile` may be called with that index while the record is being written: what it prepares
+        may go nowhere before the future is done. What it raises is passed over.
 
         Raises:
             LogUnavailable: at once if the log is closed or its queue is full; through the future if

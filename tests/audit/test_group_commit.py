@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import Log, LogUnavailable
+from audit.group_commit import PREPARED_MAX
 from audit.merkle import Frontier, leaf_hash
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -43,13 +44,16 @@ def happened(monkeypatch):
 
 
 async def test_answers_are_prepared_with_their_own_index(log, happened):
-    for together in (1, 5, 1, 300):
+    for together in (1, PREPARED_MAX, 1, PREPARED_MAX + 2, 2, 300):
         size = log.size
+        happened.clear()
         appended = [log.append(b"leaf %d" % (size + n), happened.append) for n in range(together)]
         indices = await asyncio.gather(*appended)
         assert indices == list(range(size, size + together))
         prepared = [event for event in happened if event != "synced"]
-        assert prepared == list(range(1, size + together))
+        # After a lone record the first of many is written by itself.
+        assert prepared == (indices if together <= PREPARED_MAX else indices[: len(prepared)])
+        assert together <= PREPARED_MAX or len(prepared) <= 1
     frontier = Frontier()
     frontier.extend(leaf_hash(b"leaf %d" % n) for n in range(log.size))
     assert log.checkpoint.root == frontier.root()
