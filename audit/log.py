@@ -68,6 +68,7 @@ class Log:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="audit-log")
         self._commit = GroupCommit(self._wal, self._tree, self._threads, self._publish_later)
         self._publishing: asyncio.Task[None] | None = None
+        self._prunes_waiting = 0
         self._closed = False
         self._watch: PruneWatch | None = None
         try:
@@ -255,17 +256,24 @@ class Log:
             PruneRefused: if the index is not of a whole bundle that a published checkpoint covers.
             LogUnavailable: if the log is closed, or a file cannot be written or removed.
         """
-        while self._publishing is not None:
-            await asyncio.wait([self._publishing])
-        if self._closed:
-            raise LogUnavailable("the log is closed")
-        published = self.published
-        if order.index % WIDTH or published is None or order.index > published.size:
-            raise PruneRefused(f"no published checkpoint covers {order.index} records in whole bundles")
-        if order.index <= self._gone:
-            return
-        # Publishing waits meanwhile: both write the same files.
-        pruning = self._publishing = asyncio.get_running_loop().create_task(self._prune(order))
+        # While records keep coming one publication follows the other: the next one lets this go first.
+        self._prunes_waiting += 1
+        try:
+            while self._publishing is not None:
+                await asyncio.wait([self._publishing])
+            if self._closed:
+                raise LogUnavailable("the log is closed")
+            published = self.published
+            if order.index % WIDTH or published is None or order.index > published.size:
+                message = f"no published checkpoint covers {order.index} records in whole bundles"
+                raise PruneRefused(message)
+            if order.index <= self._gone:
+                return
+            # Publishing waits meanwhile: both write the same files.
+            pruning = self._publishing = asyncio.get_running_loop().create_task(self._prune(order))
+        finally:
+            self._prunes_waiting -= 1
+            self._publish_later()
         await asyncio.wait([pruning])
         pruning.result()
 
@@ -340,7 +348,7 @@ class Log:
         return seen.note if seen is not None and seen.size == checkpoint.size else checkpoint.note
 
     def _publish_later(self) -> None:
-        if self._publishing is None and not self._closed:
+        if self._publishing is None and not self._closed and not self._prunes_waiting:
             self._publishing = asyncio.get_running_loop().create_task(self._publish_soon())
 
     async def _prune(self, order: PruneOrder) -> None:
