@@ -221,9 +221,9 @@ class GroupCommit:
 
 
 def _tried(step: Callable[[], None]) -> Exception | None:
-    """Run `step`; return what went wrong: whoever waits must be told, whatever it is."""
+    """Run `step`; return what went wrong."""
     try:
         step()
-    except Exception as error:  # noqa: BLE001 see above
+    except Exception as error:  # noqa: BLE001 whoever waits must be told, whatever it is
         return error
     return None

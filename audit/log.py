@@ -391,14 +391,12 @@ class Log:
         complete, partial = self._tree.unwritten(), self._tree.partial()
         size, checkpoint = self._tree.size, self.checkpoint
         note = self._note_of(checkpoint)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(
-            self._threads, self._publisher.publish, size, complete, partial, note
-        )
+        run = asyncio.get_running_loop().run_in_executor
+        await run(self._threads, self._publisher.publish, size, complete, partial, note)
         self._tree.written(list(complete))
         self.bring_to_witnesses(checkpoint)
-        await loop.run_in_executor(self._threads, self._wal.prepare)
+        await run(self._threads, self._wal.prepare)
         needed = self._wal.releasable()
         if needed is not None and needed <= size // WIDTH * WIDTH:
-            await loop.run_in_executor(self._threads, self._publisher.sync, needed)
-            await loop.run_in_executor(self._threads, self._wal.release)
+            await run(self._threads, self._publisher.sync, needed)
+            await run(self._threads, self._wal.release)
