@@ -17,6 +17,7 @@ from inference_node.batcher import Batcher
 from inference_node.contract import Contract, contract_of
 from inference_node.declared import PREFIX, check_declared
 from inference_node.errors import ExecutionFailed, InputInvalid, ModelNotReady
+from inference_node.large_pages import use_large_pages
 from inference_node.model_config import ModelConfig, Warmup, WarmupInput
 from inference_node.oip import DTYPES, Array, InferRequest, ModelMetadata, Tensor, TensorMetadata
 from inference_node.releases import file_digest, verify_release
@@ -123,6 +124,7 @@ def load_version(
         intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
         tensorrt=config.tensorrt,
     )
+    use_large_pages()
     contract = contract_of(config, session)
     check_declared(config.distributions, contract.outputs, batches=contract.batches)
     max_rows = (config.max_batch_size or settings.max_batch_size) if contract.batches else 1
