@@ -1,41 +1,68 @@
-"""Whether records that come one by one would come together, if the event loop did not stand still."""
+"""How many records a batch is held for, where their callers would come together if they were let."""
 
+import time
+from collections.abc import Callable
 from typing import Final
 
-# So many lone records in a row, and the next is written on a thread to see what comes meanwhile.
+# So many batches of few records in a row, and one is held to see who comes.
 PROBE_EVERY: Final = 32
-# With so many, of those written and those that came meanwhile, the others are written there as well.
+# As often as that was in vain, the next is twice as far away.
+PROBE_EVERY_MAX: Final = 1 << 14
+# From so many on, the next batches are held as well.
 COMPANY: Final = 4
-# After so many of those writes it is looked whether batches gather without them by now.
-WRITES_MAX: Final = 64
+# How long a batch is held at most. If one came in the last quarter of it, more were on their way.
+HOLD_S: Final = 2e-3
+# After so many held batches one waits for whoever comes: there may be more callers by now.
+HELD_MAX: Final = 64
+
+ALL: Final = 1 << 30
+"""More than ever wait, so that a batch is held for its whole time."""
 
 
 class Company:
-    """Says on which side of the event loop a batch is better written.
+    """Says how many records a batch waits for: 1, so not at all, unless more are known to come.
 
-    While a record is written on the loop, nothing else is taken up. One caller loses nothing by that,
-    and is spared two hops between threads. But callers whose requests reach the loop one in each turn,
-    as those of gRPC do, look just like it, and each would wait for the records of all others: a batch
-    gathers only once the loop goes on meanwhile. So it is tried now and then.
+    Callers whose requests reach the loop one in each turn, as those of gRPC do, are answered one by one
+    if each record is written at once, and so they ask again one by one. That costs them and the server
+    up to twice what it does together. Held until all of them wait, they stay together. Whether there
+    are any is tried now and then, and given up as soon as few come.
     """
 
-    def __init__(self) -> None:
-        self._lone = 0
-        self._writes = 0
-        self._came = False
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.wanted = 1
+        self._clock = clock
+        self._probe_every = PROBE_EVERY
+        self._few = 0
+        self._held = 0
+        self._came_at = 0.0
+        self._more = False
 
-    def gathers(self, records: int) -> bool:
-        """Say whether to write a batch of so many on a thread, so that the next one gathers."""
-        if self._came:
-            return True
-        if records > 1:
-            self._lone = 0
-            return False
-        self._lone += 1
-        return self._lone > PROBE_EVERY
+    def wrote(self, records: int) -> None:
+        """Take note of a batch that was not held."""
+        if records >= COMPANY:
+            self._few = 0
+            return
+        self._few += 1
+        if self._few >= self._probe_every:
+            self.wanted = ALL
 
-    def came(self, written: int, waiting: int) -> None:
-        """Take note of how many records a write on a thread had, and how many wait at its end."""
-        self._lone = 0
-        self._writes = self._writes + 1 if self._came else 0
-        self._came = written + waiting >= COMPANY and self._writes < WRITES_MAX
+    def came(self) -> None:
+        """Take note of a record that came while a batch is held."""
+        self._came_at = self._clock()
+
+    def waited(self) -> None:
+        """Take note that the time for which a batch is held is over."""
+        self._more = self._clock() - self._came_at < HOLD_S / 4
+
+    def took(self, records: int, waiting: int) -> None:
+        """Take note of a batch that was held, and of how many records came while it was written."""
+        more, self._more = self._more or waiting > 0, False
+        if records < COMPANY:
+            if self._held == 0:
+                self._probe_every = min(2 * self._probe_every, PROBE_EVERY_MAX)
+            self.wanted = 1
+            self._few = self._held = 0
+            return
+        self._probe_every = PROBE_EVERY
+        self._held += 1
+        self.wanted = ALL if more or self._held % HELD_MAX == 0 else records

@@ -7,9 +7,10 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
-from audit.company import Company
+from audit.company import HOLD_S, Company
 from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
+from audit.kernel_sync import KernelSync
 from audit.merkle import leaf_hash
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog
@@ -28,14 +29,13 @@ Meanwhile = Callable[[int], None]
 """Is told the index that a record will have, and does what can be done while it is being written."""
 
 _Waiting = tuple[bytes, "asyncio.Future[int]", Meanwhile | None]
-_Written = tuple[Exception | None, list[bytes]]
 
 
 class GroupCommit:
     """Writes what waits in batches, one at a time, and then adds it to the tree; on one event loop.
 
-    A disk takes two trips for a sync, during which the loop would stand still. What has to be done
-    anyway is done on the first: the leaves are hashed, and whoever waits may prepare its answer.
+    The kernel syncs a batch while the loop goes on. Where it cannot, the loop waits for it, as long as
+    the disk is quick. One that is not, or a batch that takes long to be handed over, has a thread.
     """
 
     def __init__(
@@ -48,12 +48,16 @@ class GroupCommit:
         self._told = committed
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Future[Exception | None] | None = None
+        # What the kernel is syncing.
+        self._syncing: tuple[Sequence[_Waiting], list[bytes]] | None = None
         # What runs in place of the next batch, since it must not run beside one.
         self._aside: tuple[Callable[[], None], asyncio.Future[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._kernel: KernelSync | None = None
         self._scheduled = False
         self._pace = DiskPace()
         self._company = Company()
+        self._held: asyncio.TimerHandle | None = None
         # Whether the last batch was one record, and none came with it.
         self._alone = False
         self.failed_at: float | None = None
@@ -70,12 +74,10 @@ class GroupCommit:
         """
         if len(self._waiting) >= WAITING_MAX:
             raise LogUnavailable(f"{WAITING_MAX} records already wait for the log's disk")
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
+        loop = self._loop or self._begin_on_this_loop()
         future: asyncio.Future[int] = loop.create_future()
         self._waiting.append((leaf, future, meanwhile))
-        if self._alone and self._committing is None and not self._scheduled:
+        if self._alone and self._committing is None and not self._scheduled and not self._is_held():
             # Where records come one by one, none of them waits for a turn of the event loop.
             self._commit()
             self._scheduled = True
@@ -92,17 +94,47 @@ class GroupCommit:
         self._schedule(loop)
         await done
 
-    async def drain(self) -> None:
-        """Commit what waits."""
-        while self._waiting or self._committing is not None or self._scheduled:
-            await asyncio.sleep(0)
-            if self._committing is not None:
-                await asyncio.wait([self._committing])
+    async def close(self) -> None:
+        """Commit what waits, and let go of the kernel's part in it."""
+        try:
+            while self._waiting or self._committing is not None or self._scheduled:
+                if self._held is not None:
+                    self._held.cancel()
+                    self._let_go()
+                await asyncio.sleep(0)
+                if self._committing is not None:
+                    await asyncio.wait([self._committing])
+        finally:
+            if self._kernel is not None:
+                self._kernel.close()
+                self._kernel = None
+
+    def _begin_on_this_loop(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        self._kernel = KernelSync.open(self._synced)
+        return self._loop
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._committing is None and not self._scheduled:
+        if self._committing is not None or self._scheduled:
+            return
+        if self._is_held():
+            self._company.came()
+            if self._held is None:
+                self._held = loop.call_later(HOLD_S, self._let_go)
+        else:
             self._scheduled = True
             loop.call_soon(self._commit)
+
+    def _is_held(self) -> bool:
+        """Whether what waits shall wait for more."""
+        return len(self._waiting) < self._company.wanted and self._aside is None
+
+    def _let_go(self) -> None:
+        """Write what was held, however little it is."""
+        self._company.waited()
+        self._held = None
+        if self._committing is None and not self._scheduled:
+            self._commit()
 
     def _look(self) -> None:
         """See whether a record that was committed at once had company after all."""
@@ -121,23 +153,20 @@ class GroupCommit:
             self._committing = loop.run_in_executor(self._threads, _tried, step)
             self._committing.add_done_callback(lambda result: self._stepped(result, done))
             return
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         batch = self._waiting[:BATCH_MAX]
         del self._waiting[: len(batch)]
         self._alone = len(batch) == 1
         leaves = [leaf for leaf, _, _ in batch]
-        if self._writes_here(len(batch)):
-            self._settle(batch, *self._write_here(batch, leaves))
+        if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
+            self._write_here(batch, leaves)
             return
         committing = loop.run_in_executor(self._threads, self._write, leaves)
         self._committing = committing
         hashes = self._prepare(batch)
         committing.add_done_callback(lambda done: self._committed(done, batch, hashes))
-
-    def _writes_here(self, records: int) -> bool:
-        """Whether to write on the event loop, which stands still meanwhile."""
-        if records > INLINE_RECORDS_MAX or not self._pace.quick or self._wal.full:
-            return False
-        return not self._company.gathers(records)
 
     def _write(self, leaves: list[bytes]) -> Exception | None:
         """Make `leaves` durable; return what went wrong."""
@@ -146,20 +175,42 @@ class GroupCommit:
         self._note(error, self._pace.clock() - started, len(leaves))
         return error
 
-    def _write_here(self, batch: Sequence[_Waiting], leaves: list[bytes]) -> _Written:
-        """Make `leaves` durable on the event loop; return what went wrong, and their hashes."""
+    def _write_here(self, batch: Sequence[_Waiting], leaves: list[bytes]) -> None:
+        """Hand `leaves` to the kernel to make them durable; wait for them where it cannot by itself."""
         clock = self._pace.clock
         started = clock()
         error = _tried(lambda: self._wal.begin(leaves, self._tree.size))
         took_s = clock() - started
         hashes: list[bytes] = []
+        if error is None and self._kernel is not None:
+            if self._kernel.start(self._wal.file):
+                self._pace.wrote(took_s, len(leaves))
+                self._committing = asyncio.get_running_loop().create_future()
+                self._syncing = batch, self._prepare(batch)
+                return
+            self._kernel.close()
+            self._kernel = None
         if error is None:
             hashes = self._prepare(batch)
             started = clock()
             error = _tried(self._wal.finish)
             took_s += clock() - started
         self._note(error, took_s, len(leaves))
-        return error, hashes
+        self._settle(batch, error, hashes)
+
+    def _synced(self, error: OSError | None) -> None:
+        """Go on from what the kernel has synced, or could not."""
+        committing, syncing = self._committing, self._syncing
+        if committing is None or syncing is None:
+            message = "the kernel syncs one batch at a time"
+            raise AssertionError(message)
+        self._committing = self._syncing = None
+        if error is None:
+            self._wal.finished()
+        else:
+            self._pace.failed()
+        committing.set_result(error)
+        self._settle(syncing[0], error, syncing[1])
 
     def _note(self, error: Exception | None, took_s: float, records: int) -> None:
         if error is None:
@@ -183,10 +234,13 @@ class GroupCommit:
         hashes: list[bytes],
     ) -> None:
         self._committing = None
-        self._company.came(len(batch), len(self._waiting))
         self._settle(batch, done.result(), hashes)
 
     def _settle(self, batch: Sequence[_Waiting], error: Exception | None, hashes: list[bytes]) -> None:
+        if self._company.wanted == 1:
+            self._company.wrote(len(batch))
+        else:
+            self._company.took(len(batch), len(self._waiting))
         if error is None:
             self.failed_at = None
             index = self._tree.size
@@ -216,8 +270,10 @@ class GroupCommit:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._waiting or self._aside is not None:
+        if self._aside is not None or (self._waiting and not self._is_held()):
             self._commit()
+        elif self._waiting and self._loop is not None:
+            self._schedule(self._loop)
 
 
 def _tried(step: Callable[[], None]) -> Exception | None:

@@ -290,7 +290,7 @@ class Log:
             await self._watch.close()
         self._closed = True
         try:
-            await self._commit.drain()
+            await self._commit.close()
             if self._publishing is not None:
                 await asyncio.wait([self._publishing])
             await asyncio.get_running_loop().run_in_executor(self._threads, self._wal.cut)

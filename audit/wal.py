@@ -119,6 +119,15 @@ class WriteAheadLog:
             OSError: if that fails; nothing of it counts then.
         """
         os.fdatasync(self._descriptor())
+        self.finished()
+
+    @property
+    def file(self) -> int:
+        """The segment that is written, for whoever has what was begun made durable otherwise."""
+        return self._descriptor()
+
+    def finished(self) -> None:
+        """Take note that what was begun is durable."""
         self._durable_bytes += self._begun_bytes
         self._dirty = False
 

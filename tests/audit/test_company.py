@@ -1,76 +1,107 @@
-"""A lone caller's records are written on the loop; those of callers that come one by one soon gather.
+"""A lone caller's records are written at once; those of callers that come one by one soon gather.
 
-Seen to fail: with no record tried on a thread, with every one tried, with two that came taken for
-company, with company remembered after it had gone, and with no end to writing on threads.
+Seen to fail: with every batch held, with none, with probes that come no rarer when they are in vain,
+with a company that is kept after it left, and with callers who are not looked for once some are known.
 """
 
 import asyncio
-import os
-import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support.syncs import watch_syncs
 
 from audit import Log
-from audit.company import PROBE_EVERY, WRITES_MAX, Company
+from audit.company import ALL, COMPANY, HELD_MAX, HOLD_S, PROBE_EVERY, Company
 
 
-def test_a_lone_caller_is_tried_now_and_then():
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def until_held(company):
+    batches = 0
+    while company.wanted == 1 and batches < 1 << 20:
+        company.wrote(1)
+        batches += 1
+    return batches
+
+
+def hold(company, clock, callers, *, every_s=0.0):
+    """Hold a batch for callers who come one every so often; return how many it has at its end."""
+    began, records = clock.now, 0
+    while records < min(callers, company.wanted) and clock.now + every_s <= began + HOLD_S:
+        clock.now += every_s
+        company.came()
+        records += 1
+    if records < company.wanted:
+        clock.now = began + HOLD_S
+        company.waited()
+    company.took(records, 0)
+    return records
+
+
+def test_a_lone_caller_is_held_ever_more_rarely():
+    clock = Clock()
+    company = Company(clock)
+    for probe in range(6):
+        assert until_held(company) == PROBE_EVERY << probe
+        assert hold(company, clock, 1) == 1
+
+
+def test_batches_that_gather_by_themselves_are_never_held():
     company = Company()
-    tried = 0
-    for _ in range(10 * (PROBE_EVERY + 1)):
-        if company.gathers(1):
-            tried += 1
-            company.came(1, 2)
-    assert tried == 10
+    for n in range(10 * PROBE_EVERY):
+        company.wrote(1 + n % COMPANY)
+        assert company.wanted == 1
 
 
-def test_batches_that_gather_by_themselves_are_never_tried():
-    company = Company()
-    assert not any(company.gathers(1 + n % 2) for n in range(10 * PROBE_EVERY))
+def test_once_all_callers_wait_nothing_more_is_waited_for():
+    clock = Clock()
+    company = Company(clock)
+    until_held(company)
+    assert hold(company, clock, 6) == 6
+    for _ in range(HELD_MAX - 2):
+        began = clock.now
+        assert hold(company, clock, 6) == 6
+        assert clock.now == began
+    # Now and then others are looked for, and found.
+    assert hold(company, clock, 9) == 6
+    assert company.wanted == ALL
+    assert hold(company, clock, 9) == 9
+    assert company.wanted == 9
 
 
-def test_company_is_kept_for_as_long_as_it_comes():
-    company = Company()
-    while not company.gathers(1):
-        pass
-    for written, waiting in ((1, 3), (3, 30), (30, 0), (2, 2)):
-        company.came(written, waiting)
-        assert company.gathers(1)
-        assert company.gathers(40)
-    company.came(2, 1)
-    assert not company.gathers(1)
+def test_where_callers_are_still_coming_at_the_end_of_a_hold_the_next_one_waits_as_long():
+    clock = Clock()
+    company = Company(clock)
+    until_held(company)
+    for _ in range(10):
+        assert hold(company, clock, 100, every_s=HOLD_S / 8) == 8
+        assert company.wanted == ALL
 
 
-def test_now_and_then_it_is_seen_whether_batches_gather_by_themselves():
-    company = Company()
-    on_thread = 0
-    for _ in range(20 * WRITES_MAX):
-        # By themselves they would: whoever asks together, as over REST.
-        records = 16 if on_thread else 1
-        if company.gathers(records):
-            on_thread += 1
-            company.came(records, 8)
-    assert 1 < on_thread <= WRITES_MAX + 1
+def test_company_that_left_is_not_waited_for_again():
+    clock = Clock()
+    company = Company(clock)
+    until_held(company)
+    hold(company, clock, 16)
+    assert hold(company, clock, COMPANY - 1) == COMPANY - 1
+    assert company.wanted == 1
+    assert until_held(company) == PROBE_EVERY
 
 
 @pytest.mark.parametrize(("callers", "most"), [(1, 1.0), (16, 0.5)])
 async def test_callers_whom_the_loop_takes_up_one_by_one_share_syncs(
     tmp_path, monkeypatch, callers, most
 ):
-    for bound in ("INLINE_BELOW_S", "STALLED_S"):
-        monkeypatch.setattr(f"audit.disk_pace.{bound}", float("inf"))
     log = await Log.open(tmp_path, origin="example.org/one", key=Ed25519PrivateKey.generate())
-    sync, synced = os.fdatasync, []
-
-    def slow(file):
-        if file == log._wal._file:
-            synced.append(file)
-        sync(file)
-        time.sleep(0.001)
-
-    monkeypatch.setattr(os, "fdatasync", slow)
-    # What the loop takes up: one caller in each turn, as a library of its own hands them over.
+    synced = []
+    watch_syncs(monkeypatch, lambda: synced.append(log.size))
+    # One is taken up once the last one's record is written, or held.
     arrived = asyncio.Queue()
 
     async def ask(times):
@@ -82,13 +113,27 @@ async def test_callers_whom_the_loop_takes_up_one_by_one_share_syncs(
     async def take_up():
         while True:
             answered = await arrived.get()
-            log.append(b"leaf").add_done_callback(lambda _, it=answered: it.set_result(None))
-            await asyncio.sleep(0)
+            appended = log.append(b"leaf")
+            appended.add_done_callback(lambda _, it=answered: it.set_result(None))
+            while not appended.done() and log._commit._held is None:  # noqa: ASYNC110 no event tells
+                await asyncio.sleep(0)
 
     taking = asyncio.ensure_future(take_up())
-    await asyncio.gather(*(ask(480 // callers) for _ in range(callers)))
+    await asyncio.gather(*(ask(960 // callers) for _ in range(callers)))
     taking.cancel()
-    assert log.size == 480
-    assert len(synced) <= most * 480
-    assert callers > 1 or len(synced) == 480
+    assert log.size == 960
+    assert len(synced) <= most * 960
+    assert callers > 1 or len(synced) == 960
     await log.close()
+
+
+async def test_a_log_that_is_closed_holds_nothing_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("audit.group_commit.HOLD_S", 60.0)
+    log = await Log.open(tmp_path, origin="example.org/one", key=Ed25519PrivateKey.generate())
+    for _ in range(PROBE_EVERY):
+        await log.append(b"leaf")
+    held = log.append(b"held")
+    await asyncio.sleep(0)
+    assert not held.done()
+    await log.close()
+    assert held.result() == PROBE_EVERY

@@ -9,7 +9,6 @@ where the log is unavailable, a prepared answer gets out.
 import asyncio
 import http.client
 import json
-import os
 import random
 import resource
 import socket
@@ -23,6 +22,7 @@ from support.grpc import Caller, row
 from support.models import stepping_model
 from support.obliged import served
 from support.sites import ROW, free_port
+from support.syncs import break_syncs
 
 from audit import open_checkpoint
 from audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
@@ -78,9 +78,6 @@ async def test_an_answer_that_was_prepared_is_held_back_if_its_record_does_not_g
     http = respond.http
     monkeypatch.setattr(respond, "http", lambda answer: made.append(http(answer)) or made[-1])
 
-    def broken(_):
-        raise OSError(5, "Input/output error")
-
     async with served(site) as url:
 
         async def ask():
@@ -92,7 +89,7 @@ async def test_an_answer_that_was_prepared_is_held_back_if_its_record_does_not_g
             assert (await ask()).json["outputs"]
         made.clear()
         with monkeypatch.context() as failing:
-            failing.setattr(os, "fdatasync", broken)
+            break_syncs(failing)
             reply = await ask()
         [(_, _, body)] = made
         assert json.loads(body)["outputs"]
