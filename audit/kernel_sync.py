@@ -5,10 +5,12 @@ waits, and none has to be given the interpreter's lock before the loop hears of 
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Self
 
 # The C library has no functions for these calls; <asm/unistd.h> numbers them by architecture.
@@ -61,23 +63,25 @@ class KernelSync:
         Raises:
             OSError: if the system does not allow it.
         """
-        self._numbers = {name: ctypes.c_long(number) for name, number in calls.items()}
-        self._system: Any = ctypes.CDLL(None, use_errno=True).syscall
-        self._system.restype = ctypes.c_long
+        system: Any = ctypes.CDLL(None, use_errno=True).syscall
+        system.restype = ctypes.c_long
+        call = {name: partial(system, ctypes.c_long(number)) for name, number in calls.items()}
+        context, one = ctypes.c_ulong(0), ctypes.c_long(1)
         self._done = done
-        self._context = ctypes.c_ulong(0)
+        self._begun = False
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            self._call("setup", ctypes.c_int(1), ctypes.byref(self._context))
+            _check(call["setup"](ctypes.c_int(1), ctypes.byref(context)))
         except OSError:
             os.close(self._eventfd)
             raise
         # The kernel reads and writes these, so that they live as long as the context.
         self._request = _Request(opcode=_FDSYNC, flags=_TELL_EVENTFD, eventfd=self._eventfd)
-        self._requests = (ctypes.POINTER(_Request) * 1)(ctypes.pointer(self._request))
         self._event = _Event()
-        self._begun = False
-        self._one = ctypes.c_long(1)
+        requests = (ctypes.POINTER(_Request) * 1)(ctypes.pointer(self._request))
+        self._submit = partial(call["submit"], context, one, requests)
+        self._get = partial(call["getevents"], context, one, one, ctypes.pointer(self._event), None)
+        self._destroy = partial(call["destroy"], context)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._eventfd, self._told)
 
@@ -98,19 +102,16 @@ class KernelSync:
     def start(self, file: int) -> bool:
         """Begin to sync `file`; False if the system cannot, and nothing was begun."""
         self._request.file = file
-        try:
-            self._call("submit", self._context, self._one, self._requests)
-        except OSError:
-            return False
-        self._begun = True
-        return True
+        self._begun = self._submit() == 1
+        return self._begun
 
     def close(self) -> None:
         """Let go of it, once what was begun has ended; that is waited for, and told as ever."""
         self._loop.remove_reader(self._eventfd)
         while self._begun:
-            self._collect()
-        self._call("destroy", self._context)
+            with contextlib.suppress(InterruptedError):
+                self._collect()
+        _check(self._destroy())
         os.close(self._eventfd)
 
     def _told(self) -> None:
@@ -124,10 +125,12 @@ class KernelSync:
 
     def _result(self) -> int:
         """Return 0 or a negative error number, once what was begun has ended."""
-        self._call("getevents", self._context, self._one, self._one, ctypes.byref(self._event), None)
-        return self._event.result
+        _check(self._get())
+        result: int = self._event.result
+        return result
 
-    def _call(self, name: str, *arguments: object) -> None:
-        if self._system(self._numbers[name], *arguments) < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+
+def _check(returned: int) -> None:
+    if returned < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
