@@ -7,11 +7,11 @@ from typing import Final
 # So many batches of few records in a row, and one is held to see who comes.
 PROBE_EVERY: Final = 32
 # As often as that was in vain, the next is twice as far away.
-PROBE_EVERY_MAX: Final = 1 << 14
+PROBE_EVERY_MAX: Final = 2048
 # From so many on, the next batches are held as well.
-COMPANY: Final = 4
+COMPANY: Final = 3
 # How long a batch is held at most. If one came in the last quarter of it, more were on their way.
-HOLD_S: Final = 2e-3
+HOLD_S: Final = 4e-3
 # After so many held batches one waits for whoever comes: there may be more callers by now.
 HELD_MAX: Final = 64
 
@@ -57,7 +57,7 @@ class Company:
     def took(self, records: int, waiting: int) -> None:
         """Take note of a batch that was held, and of how many records came while it was written."""
         more, self._more = self._more or waiting > 0, False
-        if records < COMPANY:
+        if records < COMPANY and not more:
             if self._held == 0:
                 self._probe_every = min(2 * self._probe_every, PROBE_EVERY_MAX)
             self.wanted = 1

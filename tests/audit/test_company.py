@@ -80,7 +80,7 @@ def test_where_callers_are_still_coming_at_the_end_of_a_hold_the_next_one_waits_
     company = Company(clock)
     until_held(company)
     for _ in range(10):
-        assert hold(company, clock, 100, every_s=HOLD_S / 8) == 8
+        assert hold(company, clock, 100, every_s=HOLD_S / 8.5) == 8
         assert company.wanted == ALL
 
 
