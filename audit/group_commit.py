@@ -108,6 +108,13 @@ class GroupCommit:
             if self._kernel is not None:
                 self._kernel.close()
                 self._kernel = None
+            # Only where whoever closes gave up.
+            if self._held is not None:
+                self._held.cancel()
+            for _, future, _ in self._waiting:
+                if not future.done():
+                    future.set_exception(LogUnavailable("the log was closed"))
+            self._waiting.clear()
 
     def _begin_on_this_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
@@ -118,7 +125,6 @@ class GroupCommit:
         if self._committing is not None or self._scheduled:
             return
         if self._is_held():
-            self._company.came()
             if self._held is None:
                 self._held = loop.call_later(HOLD_S, self._let_go)
         else:
@@ -131,7 +137,6 @@ class GroupCommit:
 
     def _let_go(self) -> None:
         """Write what was held, however little it is."""
-        self._company.waited()
         self._held = None
         if self._committing is None and not self._scheduled:
             self._commit()
@@ -147,6 +152,9 @@ class GroupCommit:
 
     def _commit(self) -> None:
         self._scheduled = False
+        if self._committing is not None:
+            # Its end goes on with what waits. Two batches at once would overwrite each other.
+            return
         loop = asyncio.get_running_loop()
         if self._aside is not None:
             (step, done), self._aside = self._aside, None
@@ -170,9 +178,16 @@ class GroupCommit:
 
     def _write(self, leaves: list[bytes]) -> Exception | None:
         """Make `leaves` durable; return what went wrong."""
-        started = self._pace.clock()
-        error = _tried(lambda: self._wal.append(leaves, self._tree.size))
-        self._note(error, self._pace.clock() - started, len(leaves))
+        clock, began_segment = self._pace.clock, self._wal.full
+        started = clock()
+        error = _tried(lambda: self._wal.begin(leaves, self._tree.size))
+        handed_over = clock()
+        if error is None:
+            error = _tried(self._wal.finish)
+        # The loop waits for a sync only where the kernel does not.
+        took_s = (clock() if self._kernel is None else handed_over) - started
+        if error is not None or not began_segment:
+            self._note(error, took_s, len(leaves))
         return error
 
     def _write_here(self, batch: Sequence[_Waiting], leaves: list[bytes]) -> None:
@@ -188,8 +203,8 @@ class GroupCommit:
                 self._committing = asyncio.get_running_loop().create_future()
                 self._syncing = batch, self._prepare(batch)
                 return
-            self._kernel.close()
-            self._kernel = None
+            kernel, self._kernel = self._kernel, None
+            kernel.close()
         if error is None:
             hashes = self._prepare(batch)
             started = clock()

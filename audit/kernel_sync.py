@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Self
@@ -92,7 +93,7 @@ class KernelSync:
         None where the system has no such thing, or a sandbox forbids it.
         """
         calls = _NUMBERS.get(platform.machine())
-        if platform.system() != "Linux" or calls is None:
+        if platform.system() != "Linux" or sys.maxsize < 1 << 32 or calls is None:
             return None
         try:
             return cls(calls, done)
@@ -111,7 +112,7 @@ class KernelSync:
         while self._begun:
             with contextlib.suppress(InterruptedError):
                 self._collect()
-        _check(self._destroy())
+        self._destroy()
         os.close(self._eventfd)
 
     def _told(self) -> None:

@@ -8,7 +8,7 @@ each stands: in pages of 2 MiB instead of 4 KiB, a model of 100 MB answers one r
 import ctypes
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +24,11 @@ _SETTINGS: Final = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 def use_large_pages() -> int:
-    """Hold in large pages whatever of the process's own memory fills them; return the bytes given over.
+    """Hold in large pages whatever of the process's own memory fills them.
 
     Memory that is only partly in use is left alone, so that the process does not grow. May take some
-    milliseconds for each 100 MB, during which other threads go on.
+    milliseconds for each 100 MB, during which other threads go on. Returns how many bytes are in large
+    pages by that; where the system could not do all of a range, none of it is counted.
     """
     if _madvise is None:
         return 0
@@ -35,10 +36,10 @@ def use_large_pages() -> int:
         if "[never]" in (_SETTINGS / "enabled").read_text():
             return 0
         size = int((_SETTINGS / "hpage_pmd_size").read_text())
-        full = list(_full_ranges(size))
+        full = _joined(_full_ranges(size), size)
     except OSError:
         return 0
-    return sum(size for start in full if _madvise(start, size, _MADV_COLLAPSE) == 0)
+    return sum(length for start, length in full if _madvise(start, length, _MADV_COLLAPSE) == 0)
 
 
 def _full_ranges(size: int) -> Iterator[int]:
@@ -51,6 +52,17 @@ def _full_ranges(size: int) -> Iterator[int]:
                 data = os.pread(pagemap.fileno(), entries, start // mmap.PAGESIZE * _ENTRY_BYTES)
                 if len(data) == entries and np.frombuffer(data, np.uint64).min() >= _PRESENT:
                     yield start
+
+
+def _joined(starts: Iterable[int], size: int) -> list[tuple[int, int]]:
+    """Return ranges of `size` bytes by start and length, those that touch as one: a call is dear."""
+    joined: list[tuple[int, int]] = []
+    for start in starts:
+        if joined and sum(joined[-1]) == start:
+            joined[-1] = joined[-1][0], joined[-1][1] + size
+        else:
+            joined.append((start, size))
+    return joined
 
 
 def _own_memory() -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """A lone caller's records are written at once; those of callers that come one by one soon gather.
 
-Seen to fail: with every batch held, with none, with probes that come no rarer when they are in vain,
-with a company that is kept after it left, and with callers who are not looked for once some are known.
+Seen to fail: with every batch held, with none, with trials that come no rarer when they are in vain,
+with no look at whether they are worth it, with company that is kept after it left or never proved
+again, and with callers left out who are not yet part of it.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.syncs import watch_syncs
 
 from audit import Log
-from audit.company import ALL, COMPANY, HELD_MAX, HOLD_S, PROBE_EVERY, Company
+from audit.company import ALL, COMPANY, HELD_MAX, HOLD_S, PROBE_EVERY, TRIAL, Company
 
 
 class Clock:
@@ -22,34 +23,40 @@ class Clock:
         return self.now
 
 
-def until_held(company):
-    batches = 0
-    while company.wanted == 1 and batches < 1 << 20:
-        company.wrote(1)
-        batches += 1
-    return batches
+class Callers:
+    """So many who are answered one by one, each in so many seconds, or together in others."""
+
+    def __init__(self, many, *, alone_s, together_s):
+        self.clock = Clock()
+        self.company = Company(self.clock)
+        self.many, self.alone_s, self.together_s = many, alone_s, together_s
+
+    def until_held(self):
+        """Write batches of one until the next is held; return how many."""
+        batches = 0
+        while self.company.wanted == 1 and batches < 1 << 16:
+            self.clock.now += self.alone_s
+            self.company.wrote(1)
+            batches += 1
+        return batches
+
+    def hold(self, records=None, waiting=0):
+        records = self.many if records is None else records
+        self.clock.now += self.together_s if records >= self.company.wanted else HOLD_S
+        self.company.took(records, waiting)
 
 
-def hold(company, clock, callers, *, every_s=0.0):
-    """Hold a batch for callers who come one every so often; return how many it has at its end."""
-    began, records = clock.now, 0
-    while records < min(callers, company.wanted) and clock.now + every_s <= began + HOLD_S:
-        clock.now += every_s
-        company.came()
-        records += 1
-    if records < company.wanted:
-        clock.now = began + HOLD_S
-        company.waited()
-    company.took(records, 0)
-    return records
+def at_once(many):
+    """Callers who ask again as soon as they are answered, twice as many a second together."""
+    return Callers(many, alone_s=250e-6, together_s=many * 125e-6)
 
 
 def test_a_lone_caller_is_held_ever_more_rarely():
-    clock = Clock()
-    company = Company(clock)
-    for probe in range(6):
-        assert until_held(company) == PROBE_EVERY << probe
-        assert hold(company, clock, 1) == 1
+    lone = at_once(1)
+    for probe in range(9):
+        assert lone.until_held() == PROBE_EVERY << probe
+        lone.hold()
+        assert lone.company.wanted == 1
 
 
 def test_batches_that_gather_by_themselves_are_never_held():
@@ -59,45 +66,65 @@ def test_batches_that_gather_by_themselves_are_never_held():
         assert company.wanted == 1
 
 
-def test_once_all_callers_wait_nothing_more_is_waited_for():
-    clock = Clock()
-    company = Company(clock)
-    until_held(company)
-    assert hold(company, clock, 6) == 6
-    for _ in range(HELD_MAX - 2):
-        began = clock.now
-        assert hold(company, clock, 6) == 6
-        assert clock.now == began
-    # Now and then others are looked for, and found.
-    assert hold(company, clock, 9) == 6
-    assert company.wanted == ALL
-    assert hold(company, clock, 9) == 9
-    assert company.wanted == 9
+def test_callers_who_ask_again_at_once_are_kept_together_and_prove_it_now_and_then():
+    callers = at_once(6)
+    assert callers.until_held() == PROBE_EVERY
+    assert callers.company.wanted == ALL
+    for _ in range(HELD_MAX - 1):
+        callers.hold()
+        assert callers.company.wanted == 6
+    callers.hold()
+    assert callers.until_held() == PROBE_EVERY
 
 
-def test_where_callers_are_still_coming_at_the_end_of_a_hold_the_next_one_waits_as_long():
-    clock = Clock()
-    company = Company(clock)
-    until_held(company)
-    for _ in range(10):
-        assert hold(company, clock, 100, every_s=HOLD_S / 8.5) == 8
-        assert company.wanted == ALL
+def test_callers_who_come_when_they_please_are_let_go_after_a_trial():
+    free = Callers(8, alone_s=500e-6, together_s=8 * 500e-6)
+    for trial in range(3):
+        assert free.until_held() == PROBE_EVERY << trial
+        for _ in range(TRIAL):
+            assert free.company.wanted > 1
+            free.hold()
+        assert free.company.wanted == 1
+
+
+def test_who_comes_while_a_batch_is_written_is_waited_for_with_the_others():
+    callers = at_once(6)
+    callers.until_held()
+    callers.hold()
+    callers.hold(waiting=2)
+    assert callers.company.wanted == 8
 
 
 def test_company_that_left_is_not_waited_for_again():
-    clock = Clock()
-    company = Company(clock)
-    until_held(company)
-    hold(company, clock, 16)
-    assert hold(company, clock, COMPANY - 1) == COMPANY - 1
-    assert company.wanted == 1
-    assert until_held(company) == PROBE_EVERY
+    callers = at_once(6)
+    callers.until_held()
+    for _ in range(TRIAL + 1):
+        callers.hold()
+    callers.hold(COMPANY - 1)
+    assert callers.company.wanted == 1
+    assert callers.until_held() == PROBE_EVERY
+
+
+def test_it_is_over_when_two_batches_in_a_row_do_not_fill():
+    callers = at_once(9)
+    callers.until_held()
+    for _ in range(TRIAL + 1):
+        callers.hold()
+    callers.hold(8)
+    assert callers.company.wanted == 8
+    callers.hold(8)
+    callers.hold(7)
+    assert callers.company.wanted == 7
+    callers.hold(6)
+    assert callers.company.wanted == 1
 
 
 @pytest.mark.parametrize(("callers", "most"), [(1, 1.0), (16, 0.5)])
 async def test_callers_whom_the_loop_takes_up_one_by_one_share_syncs(
     tmp_path, monkeypatch, callers, most
 ):
+    # Whether it is worth it, is for the clock to say; here they shall just gather.
+    monkeypatch.setattr("audit.company.WORTH", 0.0)
     log = await Log.open(tmp_path, origin="example.org/one", key=Ed25519PrivateKey.generate())
     synced = []
     watch_syncs(monkeypatch, lambda: synced.append(log.size))

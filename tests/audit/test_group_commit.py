@@ -5,6 +5,9 @@ preparation raises let through, with preparing for those who left, and with a fa
 """
 
 import asyncio
+import os
+import threading
+import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +16,7 @@ from support.syncs import break_syncs, watch_syncs, without_the_kernel
 from audit import Log, LogUnavailable
 from audit.group_commit import PREPARED_MAX
 from audit.merkle import Frontier, leaf_hash
+from audit.wal import WriteAheadLog
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -93,3 +97,66 @@ async def test_what_was_prepared_counts_for_nothing_if_the_sync_fails(log, monke
     assert prepared == [1]
     assert await log.append(b"kept", prepared.append) == 1
     assert log.entries(0, 9) == [b"leaf 0", b"kept"]
+
+
+@pytest.fixture
+def stalled(monkeypatch):
+    """A disk on which syncs stall, on a thread, until they are let go on."""
+    go_on, sync = threading.Event(), os.fdatasync
+
+    def slow(file):
+        go_on.wait(30)
+        sync(file)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    yield go_on
+    go_on.set()
+
+
+@pytest.mark.parametrize("log", ["on a thread"], indirect=True)
+async def test_no_batch_is_written_beside_another(log, stalled, monkeypatch):
+    begun, begin = [], WriteAheadLog.begin
+    monkeypatch.setattr(
+        WriteAheadLog, "begin", lambda wal, *args: (begun.append(args[0]), begin(wal, *args))[1]
+    )
+    first = log.append(b"first")
+    while not begun:  # noqa: ASYNC110 no event tells
+        await asyncio.sleep(0)
+    second = log.append(b"second")
+    # As where the loop calls for a batch that was asked for before this one began.
+    log._commit._commit()
+    await asyncio.to_thread(time.sleep, 0.01)
+    assert begun == [[b"first"]]
+    stalled.set()
+    assert [await first, await second] == [1, 2]
+    assert log.entries(1, 3) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("log", ["on a thread"], indirect=True)
+async def test_nobody_is_left_waiting_by_who_gives_up_closing(log, stalled):
+    first = log.append(b"first")
+    await asyncio.sleep(0)
+    second = log.append(b"second")
+    closing = asyncio.ensure_future(log._commit.close())
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    with pytest.raises(LogUnavailable, match="closed"):
+        await second
+    stalled.set()
+    assert await first == 1
+
+
+@pytest.mark.parametrize("log", ["in the kernel"], indirect=True)
+async def test_a_slow_disk_is_the_kernels_again_once_it_takes_what_it_is_handed(log, monkeypatch):
+    if log._commit._kernel is None:
+        pytest.skip("this system lets nobody have the kernel sync by itself")
+    sync, threads = os.fdatasync, []
+    watch_syncs(monkeypatch, lambda: threads.append(threading.current_thread()))
+    monkeypatch.setattr(os, "fdatasync", lambda file: (time.sleep(0.002), sync(file)))
+    monkeypatch.setattr("audit.disk_pace.INLINE_BELOW_S", 0.001)
+    monkeypatch.setattr("audit.disk_pace.INLINE_AGAIN_S", 0.0)
+    log._commit._pace.failed()
+    for n in range(4):
+        await log.append(b"leaf %d" % n)
+    assert threads[0] is not threading.main_thread()
+    assert threads[-1] is threading.main_thread()

@@ -43,10 +43,8 @@ def held_bytes(field: str) -> int:
 def test_memory_in_use_goes_into_large_pages_and_keeps_what_it_holds(memory):
     memory[:] = bytes(range(256)) * (SIZE_BYTES // 256)
     before = held_bytes("AnonHugePages:")
-    given = use_large_pages()
-    if given == 0:
+    if use_large_pages() == 0:
         pytest.skip("this system gives no large pages on request")
-    assert given >= SIZE_BYTES - 2 * LARGE_BYTES
     assert held_bytes("AnonHugePages:") - before >= SIZE_BYTES - 2 * LARGE_BYTES
     assert memory[:] == bytes(range(256)) * (SIZE_BYTES // 256)
 
