@@ -21,6 +21,8 @@ STALLED_S: Final = 10e-3
 class DiskPace:
     """Says whether the disk is quick enough to be waited for on the event loop.
 
+    Where the kernel syncs by itself, that is for as long as it takes to be handed the records.
+
     On the loop the moving average counts. On a thread it is the quickest write, since any other may
     also have waited for the interpreter's lock.
     """

@@ -8,10 +8,10 @@ import json
 import socket
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import call, use
-from support.almost_requests import bodies
+from support.almost_requests import bodies, live
 from support.raw import STATUS, connect, exchange
 from support.sites import ROW
 
@@ -48,11 +48,7 @@ def request(gateway, body, *fields, path=b"/v2/models/breast-cancer/infer"):
     )
 
 
-LIVE = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+LIVE = live(60)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import re
 import socket
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import call, linear_model, make_site, use
+from support import call, make_site, use
 from support.almost_requests import (
     DATA,
     NAMES,
@@ -25,12 +25,13 @@ from support.almost_requests import (
     VALUES,
     WORDS,
     bodies,
+    live,
     mutated,
     planted,
     whole,
 )
 from support.canaries import TAG
-from support.models import stepping_model
+from support.models import streaming_repository
 from support.nodes import NodeProcess
 from support.raw import STATUS, connect, exchange, read_to_end
 from support.sites import ROW
@@ -46,20 +47,14 @@ THREADS = 16
 
 MODELS = st.sampled_from(["linear", "linear", "halving", "halving", "nothing", ""]) | WORDS
 
-LIVE = settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+LIVE = live(300)
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("node")
     repository = folder / "repository"
-    linear_model(repository / "linear" / "1" / "model.onnx")
-    stepping_model(repository, steps=30)
-    stepping_model(repository, "endless", steps=100_000)
+    streaming_repository(repository, steps=30)
     (folder / "secret").write_text(SECRET)
     site = make_site(folder, node=NodeSettings(repository=repository, body_limit_bytes=1 << 16))
     with NodeProcess(site, folder, "node", secret=f"file:{folder}/secret") as running:

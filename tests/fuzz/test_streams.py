@@ -12,9 +12,9 @@ import re
 import socket
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import GatewayProcess, call, linear_model, make_site, records_of, use
+from support import GatewayProcess, call, make_site, records_of, use
 from support.almost_requests import (
     DATA,
     NAMES,
@@ -22,12 +22,13 @@ from support.almost_requests import (
     VALUES,
     WORDS,
     bodies,
+    live,
     mutated,
     planted,
     whole,
 )
 from support.canaries import TAG
-from support.models import stepping_model
+from support.models import streaming_repository
 from support.raw import STATUS, connect, exchange, read_to_end
 from support.sites import ROW
 
@@ -41,20 +42,14 @@ LOOKS = 500
 # Models of many responses make threads of their own as they are asked.
 THREADS = 16
 
-LIVE = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+LIVE = live(150)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
     folder = tmp_path_factory.mktemp("streams")
     repository = folder / "repository"
-    linear_model(repository / "linear" / "1" / "model.onnx")
-    stepping_model(repository, steps=STEPS)
-    stepping_model(repository, "endless", steps=100_000)
+    streaming_repository(repository, steps=STEPS)
     site = make_site(
         folder,
         node=NodeSettings(repository=repository),

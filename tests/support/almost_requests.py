@@ -4,6 +4,7 @@ import json
 import struct
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from inference_node.oip import DTYPES
@@ -31,6 +32,12 @@ NUMBERS = (
 SHAPES = st.lists(NUMBERS, max_size=4) | st.lists(st.just(1), min_size=16, max_size=18)
 LEAVES = NUMBERS | st.floats() | st.text(max_size=3)
 DATA = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=12)
+
+
+def live(examples: int) -> settings:
+    """Return hypothesis' settings for a running server, which takes what time it takes."""
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
 
 
 @st.composite

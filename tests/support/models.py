@@ -98,3 +98,10 @@ def stepping_model(repository: Path, name: str = "halving", *, steps: int = 1000
 
 
 __all__ = ["TensorProto", "identity_model", "linear_model", "publish_linear", "stepping_model"]
+
+
+def streaming_repository(repository: Path, *, steps: int) -> None:
+    """Write `linear`, `halving` with so many responses, and `endless` with more than anybody reads."""
+    linear_model(repository / "linear" / "1" / "model.onnx")
+    stepping_model(repository, steps=steps)
+    stepping_model(repository, "endless", steps=100_000)
