@@ -87,17 +87,10 @@ class WriteAheadLog:
         """Whether the next append begins a new segment, which takes longer than any other."""
         return self._durable_bytes >= SEGMENT_BYTES
 
-    def append(self, leaves: Sequence[bytes], next_index: int) -> None:
-        """Make `leaves` durable; the first of them has the index `next_index`.
-
-        Raises:
-            OSError: if that fails; nothing of them counts then.
-        """
-        self.begin(leaves, next_index)
-        self.finish()
-
     def begin(self, leaves: Sequence[bytes], next_index: int) -> None:
         """Send `leaves` on their way to the disk; they are durable once `finish` has returned.
+
+        The first of them has the index `next_index`.
 
         Raises:
             OSError: if that fails; nothing of them counts then.
@@ -134,7 +127,7 @@ class WriteAheadLog:
     def prepare(self) -> None:
         """Make the next segment ahead of time, if the current one is half full.
 
-        May run beside `append`, which waits for it where both need the same segment.
+        May run beside `begin`, which waits for it where both need the same segment.
 
         Raises:
             OSError: if that fails; the segment is then made when it is needed.
@@ -147,7 +140,7 @@ class WriteAheadLog:
         return self._segments[1][0] if len(self._segments) > SEGMENTS_KEPT else None
 
     def release(self) -> None:
-        """Remove the oldest segment; may run beside `append`, which only ever touches the last.
+        """Remove the oldest segment; may run beside `begin`, which only ever touches the last.
 
         Raises:
             OSError: if that fails.
@@ -158,7 +151,7 @@ class WriteAheadLog:
         self._segments.pop(0)
 
     def compact(self, first: int) -> None:
-        """Remove every leaf before `first` from the disk; not beside `append`.
+        """Remove every leaf before `first` from the disk; not beside `begin`.
 
         The segment in which `first` stands is written again without them. It is put in place before the
         one that it replaces goes: `open` knows both by the minimum index, which is durable by then.
@@ -188,7 +181,7 @@ class WriteAheadLog:
         """Remove what a failed append may have left behind: a frame in it must never come back.
 
         Raises:
-            OSError: if that fails; `append` does it first of all then, and `open`.
+            OSError: if that fails; `begin` does it first of all then, and `open`.
         """
         if self._dirty:
             file = self._descriptor()

@@ -36,7 +36,8 @@ def read(folder):
 
 def append(log, start, count):
     for index in range(start, start + count):
-        log.append([b"%d " % index + LEAF], index)
+        log.begin([b"%d " % index + LEAF], index)
+        log.finish()
 
 
 def leaves(start, count):
