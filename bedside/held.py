@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-HELD_MAX_S: Final = 1.0
+HELD_MAX_S: Final = 2.0
 TICK_S: Final = 0.005
 BURST_S: Final = 0.05
 

@@ -16,8 +16,11 @@ from bedside.held import HeldConnections
 from bedside.http_deadline import UNREAD_TIMEOUT_S
 from bedside.http_known import KnownHeadProtocol, KnownHeads
 from bedside.http_protocol import Threshold
+from bedside.shifts import Shifts
 
 GRACE_S: Final = 10
+# How long callers whose connection is open may still ask once the server has been told to stop.
+LAST_ANSWERS_S: Final = 0.2
 FRAME_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 Message = MutableMapping[str, Any]
@@ -61,6 +64,7 @@ async def serve_http(
     draining: Callable[[], Awaitable[None]] | None = None,
     threshold: Threshold | None = None,
     held: HeldConnections | None = None,
+    shifts: Shifts | None = None,
     unread_timeout_s: float = UNREAD_TIMEOUT_S,
     tls: tuple[Path, Path] | None = None,
 ) -> None:
@@ -70,13 +74,16 @@ async def serve_http(
 
     `ready` is called once requests are accepted; `draining` is awaited first when stopping, to end
     what would never end by itself. `threshold` refuses requests by their head, and `held` is where the
-    connections of those wait that go on asking. Who does not read its answer for `unread_timeout_s` is
-    cut off. `tls` is a certificate chain and its key, PEM files.
+    connections of those wait that go on asking; `shifts` says which are read from in a crowd. Who does
+    not read its answer for `unread_timeout_s` is cut off. `tls` is a certificate chain and its key, PEM
+    files.
     """
     protocol: Any = partial(
         KnownHeadProtocol,
         threshold=threshold,
         held=held,
+        shifts=shifts,
+        stop=stop,
         unread_timeout_s=unread_timeout_s,
         heads=KnownHeads(),
     )
@@ -108,6 +115,11 @@ async def serve_http(
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if draining is not None:
             await draining()
+        if shifts is not None:
+            shifts.end()
+        if server.server_state.connections:
+            # What callers are sending is still answered, each with the word that it was the last.
+            await asyncio.sleep(LAST_ANSWERS_S)
         server.should_exit = True
         await serving
     finally:

@@ -159,7 +159,9 @@ class Cycle(RequestResponseCycle):
 
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         parts = [STATUS_LINE[status]]
-        closing = CLOSE_HEADER in self.scope["headers"] and CLOSE_HEADER not in headers
+        # Who is told that this was the last answer sends no other request into a closed connection.
+        last = not self.keep_alive or CLOSE_HEADER in self.scope["headers"]
+        closing = last and CLOSE_HEADER not in headers
         for name, value in [*headers, CLOSE_HEADER] if closing else headers:
             parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n")
@@ -173,7 +175,7 @@ class Cycle(RequestResponseCycle):
             self.transport.writelines((content, body))
         self.response_complete = True
         self.message_event.set()
-        if closing or not self.keep_alive or CLOSE_HEADER in headers:
+        if last or CLOSE_HEADER in headers:
             self.transport.close()
         self.on_response()
 

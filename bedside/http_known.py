@@ -117,7 +117,8 @@ class KnownHeadProtocol(WholeResponseProtocol):
         scope["client"], scope["server"] = self.client, self.server
         self.scope = scope  # type: ignore[assignment]
         self.headers = scope["headers"] = scope["headers"].copy()
-        self.cycle = cycle = Cycle(self, self.message_event, scope, keep_alive=True)
+        keep_alive = not self.stop.is_set()
+        self.cycle = cycle = Cycle(self, self.message_event, scope, keep_alive=keep_alive)
         cycle.more_body = False
         cycle.body = data[len(known.head) :]
         threshold = self.threshold

@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from bedside.held import HeldConnections
 from bedside.http_cycle import Cycle
 from bedside.http_deadline import DeadlineProtocol
+from bedside.shifts import NOTHING_BEGUN, Shifts
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 FIELDS_MAX: Final = 128
@@ -87,18 +88,24 @@ class WholeResponseProtocol(DeadlineProtocol):
     worker: asyncio.Task[None] | None = None
     waiter: asyncio.Future[Cycle | None] | None = None
     gone = False
+    begun_in = NOTHING_BEGUN
+    in_row = 0
 
     def __init__(
         self,
         *args: Any,  # noqa: ANN401 uvicorn's own
         threshold: Threshold | None = None,
         held: HeldConnections | None = None,
+        shifts: Shifts | None = None,
+        stop: asyncio.Event | None = None,
         unread_timeout_s: float | None = None,
         **named: Any,  # noqa: ANN401 uvicorn's own
     ) -> None:
         super().__init__(*args, **named)
         self.threshold = threshold
         self.held = held
+        self.shifts = shifts
+        self.stop = asyncio.Event() if stop is None else stop
         if unread_timeout_s is not None:
             self.unread_timeout_s = unread_timeout_s
 
@@ -205,7 +212,8 @@ class WholeResponseProtocol(DeadlineProtocol):
         scope["raw_path"] = raw_path
         scope["query_string"] = url.query or b""
         earlier = self.cycle
-        self.cycle = cycle = Cycle(self, self.message_event, scope, keep_alive=version != "1.0")
+        keep_alive = version != "1.0" and not self.stop.is_set()
+        self.cycle = cycle = Cycle(self, self.message_event, scope, keep_alive=keep_alive)
         if earlier is None or earlier.response_complete:
             threshold = self.threshold
             if threshold is None or not threshold.crowded or not self._turned_away(threshold, cycle):
@@ -235,16 +243,24 @@ class WholeResponseProtocol(DeadlineProtocol):
     def on_response_complete(self) -> None:
         """Begin the next pipelined request, or wait for one as long as connections are kept open."""
         self.server_state.total_requests += 1
+        shifts = self.shifts
+        if shifts is not None:
+            shifts.answered(self)
         self._forget_request()
         if self.transport.is_closing():
             # It is closed once its last answer was read.
             if self.transport.get_write_buffer_size():
                 self._watch_reader()
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            self.flow.resume_reading()
             self._begin(self.pipeline.pop()[0])  # type: ignore[arg-type]
-        elif not self.in_head:
+            return
+        if shifts is not None and self._between and shifts.over(self):
+            self._leave_unread()
+            return
+        self.flow.resume_reading()
+        if not self.in_head:
             # Whoever goes on sending a body that was answered already is not waited for either.
             self._expect(self.timeout_keep_alive)
 
@@ -272,19 +288,27 @@ class WholeResponseProtocol(DeadlineProtocol):
 
     def _after_refusal(self, model: str) -> None:
         """Go on, or leave the connection unread for a while where nothing of a request is open."""
-        between = not self.pipeline and not self.in_head and not self.cycle.more_body
         if (
             self.held is not None
-            and between
+            and self._between
             and not self.transport.is_closing()
             and self.held.refused(self, model)
         ):
             self.server_state.total_requests += 1
             self._forget_request()
-            self.due = None
-            self.flow.pause_reading()
+            self._leave_unread()
         else:
             self.on_response_complete()
+
+    @property
+    def _between(self) -> bool:
+        """Whether nothing of a request is open, so that the connection can be left unread."""
+        cycle = self.cycle
+        return not self.pipeline and not self.in_head and (cycle is None or not cycle.more_body)
+
+    def _leave_unread(self) -> None:
+        self.due = None
+        self.flow.pause_reading()
 
     def go_on(self, *, called: bool) -> None:
         """Read from a connection again that was left unread; for one `called` a place is kept."""
@@ -306,6 +330,8 @@ class WholeResponseProtocol(DeadlineProtocol):
         """Forget the connection."""
         self._disarm()
         self._forget_reader()
+        if self.shifts is not None:
+            self.shifts.gone(self)
         super().connection_lost(exc)
         cycle = self.cycle
         if (
@@ -320,6 +346,8 @@ class WholeResponseProtocol(DeadlineProtocol):
         self._wake()
 
     def _begin(self, cycle: Cycle) -> None:
+        if self.shifts is not None:
+            self.shifts.begun(self)
         if self.worker is None:
             self.worker = self.loop.create_task(self._work(), name="http connection")
         if self.waiter is None:

@@ -18,6 +18,7 @@ from bedside.errors import BedsideError
 from bedside.held import HeldConnections
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
+from bedside.shifts import Shifts
 from bedside.site import COORDINATOR, Site
 from bedside.telemetry import Telemetry
 from console import ConsoleError
@@ -91,6 +92,7 @@ async def serve_gateway(
     grpc: "GrpcServer | None" = None,
 ) -> None:
     """Serve a gateway until `stop` is set."""
+    admission = gateway.settings.admission
     async with running_gateway(gateway) as app:
         stopping = None
         if grpc is not None:
@@ -106,7 +108,8 @@ async def serve_gateway(
                 websockets=True,
                 draining=gateway.hub.close,
                 threshold=gateway.threshold,
-                held=HeldConnections(gateway.threshold, gateway.settings.admission.refusals_per_s),
+                held=HeldConnections(gateway.threshold, admission.refusals_per_s),
+                shifts=Shifts(admission.target_wait_s, refusing=gateway.threshold.refused_lately),
                 unread_timeout_s=gateway.settings.unread_timeout_s,
             )
         finally:

@@ -45,6 +45,11 @@ class Threshold:
         self._on_their_way: dict[str, int] = {}
         self._kept: dict[str, int] = {}
 
+    def refused_lately(self) -> bool:
+        """Return whether the door of any model was found full within the last second."""
+        since = time.monotonic() - CROWDED_FOR_S
+        return any(at > since for at in self.crowded.values())
+
     def room(self, model: str) -> int:
         """Return how many more requests would be let in now, for a model that was asked for before."""
         return max(0, self._door.room(model) - self._on_their_way.get(model, 0))

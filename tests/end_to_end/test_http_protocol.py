@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from bedside import http
 from bedside.http import serve_http
 from bedside.listen import listen_tcp
 
@@ -131,3 +132,24 @@ async def test_a_response_in_parts_and_one_without_a_body(port):
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         assert b"content-length: 3" in head
         assert await answer(reader) == (200, b"/b:")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a head that is new", "a head that is known"])
+async def test_whoever_asks_while_the_server_stops_is_answered_and_told_that_it_was_the_last(
+    monkeypatch, known
+):
+    monkeypatch.setattr(http, "LAST_ANSWERS_S", 1.0)
+    listener = listen_tcp("127.0.0.1", 0)
+    stop, ready = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(serve_http(echo, listener, stop, ready.set))
+    await ready.wait()
+    async with connection(listener.getsockname()[1]) as (reader, writer):
+        writer.write(post(b"/a", b"x"))
+        assert await answer(reader) == (200, b"/a:x")
+        stop.set()
+        await asyncio.sleep(0.3)
+        writer.write(post(b"/a" if known else b"/b", b"x"))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        assert b"connection: close" in head
+        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b":x")
+    await asyncio.wait_for(serving, 20)

@@ -122,6 +122,21 @@ async def test_only_a_known_caller_at_a_full_door_is_turned_away_by_the_head(tmp
     await log.close()
 
 
+async def test_that_somebody_was_refused_is_said_for_a_second(monkeypatch, tmp_path):
+    log = await open_log(tmp_path)
+    door = door_of(AdmissionSettings(least=1, most=1))
+    threshold = Threshold(door, Remembering(), SharedRefusals(log, RequestCounters()))
+    assert not threshold.refused_lately()
+    door.enter(exchange_of(ADAMS))
+    assert not threshold.refused_lately()
+    with pytest.raises(Refusal):
+        door.enter(exchange_of(ADAMS))
+    assert threshold.refused_lately()
+    monkeypatch.setattr("secure_gateway.threshold.CROWDED_FOR_S", 0.0)
+    assert not threshold.refused_lately()
+    await log.close()
+
+
 async def test_for_one_place_only_one_of_those_who_come_at_once_is_let_through(tmp_path):
     log = await open_log(tmp_path)
     door = door_of(AdmissionSettings(least=1, most=1))
@@ -206,7 +221,7 @@ async def test_connections_that_go_on_asking_are_called_in_turn_as_soon_as_a_pla
     assert doors.kept == 1
 
 
-async def test_nobody_is_held_for_more_than_a_second_and_no_place_is_kept_for_ever():
+async def test_nobody_is_held_for_longer_than_is_said_and_no_place_is_kept_for_ever():
     now, doors, held, waiting = held_by(20, 4)
     now[0] += HELD_MAX_S
     held.look()
