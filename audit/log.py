@@ -18,15 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.cosigning import Witnesses, WitnessState
-from audit.errors import LogBusy, LogCorrupt, LogUnavailable, PruneRefused, VerificationError
+from audit.errors import LogBusy, LogUnavailable, PruneRefused
 from audit.group_commit import GroupCommit, Meanwhile
 from audit.merkle import consistency_proof, inclusion_proof
-from audit.minimum import MinimumIndex, read_minimum, remove_bundles, sign_minimum, write_minimum
+from audit.minimum import MinimumIndex, remove_bundles, sign_minimum, write_minimum
 from audit.note import NoteSigner, NoteVerifier
 from audit.publish import CHECKPOINT, COSIGNED, Publisher
+from audit.recovery import recover, take_up
 from audit.retention import PruneOrder, PruneOrders
 from audit.retention.watch import PruneWatch
-from audit.taken_up import take_up
 from audit.tiles import ENTRY_MAX_BYTES, WIDTH
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog, make_folder
@@ -306,21 +306,8 @@ class Log:
             os.close(self._lock)
 
     def _recover(self) -> Checkpoint:
-        try:
-            self._minimum = read_minimum(self._folder, self._signer.verifier)
-        except VerificationError as error:
-            raise LogCorrupt(f"the minimum index is not this log's: {error}") from error
-        self._tree.minimum = self._minimum.index
-        first, leaves = self._wal.open(self._minimum.index)
-        remove_bundles(self._folder, self._minimum.index)
+        self._minimum = recover(self._folder, self._signer.verifier, self._wal, self._tree)
         self._gone = self._minimum.index
-        base = first // WIDTH * WIDTH
-        self._tree.restore(base)
-        if first > base:
-            # The bundle that the segment begins in is complete: that is why earlier ones are gone.
-            for leaf in self._tree.stored_bundle(base // WIDTH)[: first - base]:
-                self._tree.append(leaf)
-        self._tree.extend(leaves)
         self._check_published()
         checkpoint = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         complete = self._tree.unwritten()

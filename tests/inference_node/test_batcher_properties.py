@@ -211,7 +211,11 @@ class World:
             return
         assert queued < self.site.queue_size or any(o.future.done() for o in self.by_future.values())
         self.by_future[asked.future] = asked
-        asked.future.add_done_callback(lambda future: self.ended(asked, future))
+        if asked.future.done():
+            # It ran at once. Whoever awaits it goes on in this turn; a callback would be told in the next.
+            self.ended(asked, asked.future)
+        else:
+            asked.future.add_done_callback(lambda future: self.ended(asked, future))
         if asked.cancel_after_s is not None:
             self.loop.call_later(asked.cancel_after_s, asked.future.cancel)
 
