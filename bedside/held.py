@@ -12,11 +12,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final, Protocol
 
-HELD_MAX_S: Final = 2.0
+HELD_MAX_S: Final = 1.0
 TICK_S: Final = 0.005
 BURST_S: Final = 0.05
+
+
+class Unread(StrEnum):
+    """Why a connection is left unread: a crowd is served in shifts, or it went on after a refusal."""
+
+    SHIFT = "shift"
+    REFUSED = "refused"
 
 
 class Connection(Protocol):
@@ -49,12 +57,17 @@ class HeldConnections:
         self._at = clock()
         self._held: dict[str, deque[tuple[float, Connection]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._ended = False
+
+    def __len__(self) -> int:
+        """Return how many connections are left unread."""
+        return sum(map(len, self._held.values()))
 
     def refused(self, connection: Connection, model: str) -> bool:
         """Count a refusal for `model`; say whether its connection waits until it is told to go on."""
         now = self._refill()
         self._allowed -= 1
-        if self._allowed >= 0:
+        if self._allowed >= 0 or self._ended:
             return False
         self._held.setdefault(model, deque()).append((now + HELD_MAX_S, connection))
         if self._timer is None:
@@ -77,11 +90,21 @@ class HeldConnections:
             if not held and not called:
                 del self._held[model]
 
+    def end(self) -> None:
+        """Let all go on, and hold nobody any more."""
+        self._ended = True
+        for held in self._held.values():
+            while held:
+                held.popleft()[1].go_on(called=False)
+
     def _tick(self) -> None:
         self._timer = None
-        self.look()
-        if self._held:
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        try:
+            self.look()
+        finally:
+            # Whatever fails, those who wait are looked for again.
+            if self._held:
+                self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _refill(self) -> float:
         now = self._clock()

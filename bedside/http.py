@@ -115,13 +115,16 @@ async def serve_http(
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if draining is not None:
             await draining()
-        if shifts is not None:
-            shifts.end()
-        if server.server_state.connections:
-            # What callers are sending is still answered, each with the word that it was the last.
-            await asyncio.sleep(LAST_ANSWERS_S)
-        server.should_exit = True
-        await serving
+        try:
+            for unread in (shifts, held):
+                if unread is not None:
+                    unread.end()
+            if server.server_state.connections:
+                # What callers are sending is still answered, each with the word that it was the last.
+                await asyncio.sleep(LAST_ANSWERS_S)
+        finally:
+            server.should_exit = True
+            await serving
     finally:
         stopping.cancel()
 

@@ -90,6 +90,8 @@ class Cycle(RequestResponseCycle):
         self.head = None
         if message.get("more_body", False) or self.scope["method"] == "HEAD":
             self.response_started = False
+            if not self.keep_alive and CLOSE_HEADER not in head["headers"]:
+                head = {**head, "headers": [*head["headers"], CLOSE_HEADER]}
             await super().send(head)
             await super().send(message)
             return

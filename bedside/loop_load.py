@@ -1,5 +1,6 @@
 """How busy the thread of an event loop is: how much of the time it runs, or waits for a processor."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -19,10 +20,12 @@ class LoopLoad:
     """
 
     def __init__(self) -> None:
-        try:
+        self._file = -1
+        with contextlib.suppress(OSError):
             self._file = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._file = -1
+        if self._file >= 0 and not self._told_s():
+            # A kernel that does not count says 0 of everybody.
+            self.close()
         self._at, self._used = time.monotonic(), self._busy_s()
 
     def since(self) -> float:
@@ -39,7 +42,8 @@ class LoopLoad:
             self._file = -1
 
     def _busy_s(self) -> float:
-        if self._file < 0:
-            return time.thread_time()
+        return time.thread_time() if self._file < 0 else self._told_s()
+
+    def _told_s(self) -> float:
         ran, waited, _ = os.pread(self._file, _LINE_BYTES, 0).split()
         return (int(ran) + int(waited)) * 1e-9

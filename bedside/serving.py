@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from audit import AuditError
 from bedside.compose import open_gateway, open_policies, resolve_secret
 from bedside.errors import BedsideError
-from bedside.held import HeldConnections
+from bedside.held import HeldConnections, Unread
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
 from bedside.shifts import Shifts
@@ -93,6 +93,9 @@ async def serve_gateway(
 ) -> None:
     """Serve a gateway until `stop` is set."""
     admission = gateway.settings.admission
+    held = HeldConnections(gateway.threshold, admission.refusals_per_s)
+    shifts = Shifts(admission.target_wait_s, refusing=gateway.threshold.refused_lately)
+    gateway.unread.update({Unread.SHIFT: shifts, Unread.REFUSED: held})
     async with running_gateway(gateway) as app:
         stopping = None
         if grpc is not None:
@@ -108,8 +111,8 @@ async def serve_gateway(
                 websockets=True,
                 draining=gateway.hub.close,
                 threshold=gateway.threshold,
-                held=HeldConnections(gateway.threshold, admission.refusals_per_s),
-                shifts=Shifts(admission.target_wait_s, refusing=gateway.threshold.refused_lately),
+                held=held,
+                shifts=shifts,
                 unread_timeout_s=gateway.settings.unread_timeout_s,
             )
         finally:

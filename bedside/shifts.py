@@ -24,6 +24,13 @@ FEW: Final = 64
 # How many answers a shift has, and how many at the least: one by one nothing stays in the caches.
 ANSWERS: Final = 4
 WORTH: Final = 2
+# What cannot be left unread takes no turns. With more than this part of the answers it would have, at
+# the others' cost, what they leave to each other.
+OUTSIDERS_MAX: Final = 0.1
+# Once shifts were given up, for so long there are none.
+REST_S: Final = 1.0
+# How much of a new rate is believed at once: a stall of the disk is soon over.
+FOLLOW: Final = 0.3
 TICK_S: Final = 0.002
 LOOK_S: Final = 0.05
 BUSY: Final = 0.75
@@ -60,7 +67,9 @@ class Shifts:
 
     Nobody is left for longer than `patience_s`, and half of it is aimed at: with so many connections
     that it would take longer, shifts are shorter, and where they would be too short there are none.
-    Nor are there any while callers are refused, as `refusing` says: they have to be told at once.
+    Nor are there any while callers are refused, as `refusing` says: they have to be told at once. Nor
+    where much is answered that could not be left unread: connections that end with each answer, or on
+    which more was sent already. It would be served before all who can wait.
     """
 
     def __init__(
@@ -84,8 +93,11 @@ class Shifts:
         self._young = self._older = 0
         self._few = MANY
         self._in_row = ANSWERS
-        self._answers = 0
+        # Since the last look: all answers, and those after which the connection could be left unread.
+        self._answers = self._asked = 0
+        self._rate = 0.0
         self._looked_at = 0.0
+        self._rests_until = 0.0
         self._calm = 0
         self._waiting: deque[tuple[float, Connection]] = deque()
 
@@ -129,9 +141,13 @@ class Shifts:
         connection.begun_in = NOTHING_BEGUN
 
     def over(self, connection: Connection) -> bool:
-        """Say whether a connection that was just answered is left unread until it is told to go on."""
+        """Say whether a connection that was just answered is left unread until it is told to go on.
+
+        To be asked wherever it could be.
+        """
         if self._timer is None:
             return False
+        self._asked += 1
         in_shift = connection.in_row < self._in_row or not self._waiting
         if in_shift and self.taken <= self._few:
             return False
@@ -143,13 +159,18 @@ class Shifts:
     def look(self) -> None:
         """Call those for whom there is room, and those who have waited long enough."""
         now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            self._adapt(now)
         waiting = self._waiting
         for _ in range(min(len(waiting), self._few - self.taken)):
             waiting.popleft()[1].go_on(called=False)
         while waiting and waiting[0][0] <= now:
             waiting.popleft()[1].go_on(called=False)
-        if now - self._looked_at >= LOOK_S:
-            self._adapt(now)
+
+    @property
+    def look_in_s(self) -> float:
+        """In how long to look again."""
+        return TICK_S if self._few < MANY else LOOK_S
 
     def end(self) -> None:
         """Let all go on, and leave nobody unread any more."""
@@ -162,20 +183,23 @@ class Shifts:
 
     def _watch(self) -> None:
         self._load = self._make_load()
-        self._looked_at, self._answers, self._calm = self._clock(), 0, 0
+        self._looked_at, self._calm = self._clock(), 0
+        self._answers, self._asked, self._rate = 0, 0, 0.0
         self._few = MANY
         self._tick_later()
 
     def _tick(self) -> None:
-        self.look()
-        if self._calm > CALM_LOOKS and not self._waiting:
-            self._stop()
-        else:
-            self._tick_later()
+        try:
+            self.look()
+        finally:
+            # Whatever fails, those who wait are looked for again.
+            if self._calm > CALM_LOOKS and not self._waiting:
+                self._stop()
+            else:
+                self._tick_later()
 
     def _tick_later(self) -> None:
-        delay_s = LOOK_S if self._few >= MANY else TICK_S
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(self.look_in_s, self._tick)
 
     def _stop(self) -> None:
         self._timer = None
@@ -188,15 +212,20 @@ class Shifts:
         elapsed, self._looked_at = now - self._looked_at, now
         asking = len(self._waiting) + self.taken
         self._calm = 0 if asking > FEW else self._calm + 1
-        in_time = self._answers / elapsed * self._patience_s / 2
+        rate = self._answers / elapsed
+        self._rate = self._rate + (rate - self._rate) * FOLLOW if self._rate else rate
+        in_time = self._rate * self._patience_s / 2
         self._in_row = min(ANSWERS, int(in_time / max(1, asking)))
+        outsiders = self._answers - self._asked > self._answers * OUTSIDERS_MAX
         busy = self._load is not None and self._load.since() >= BUSY
-        if self._in_row < WORTH or self._refusing():
+        if self._in_row < WORTH or outsiders or self._refusing():
+            self._rests_until = now + REST_S
+        if now < self._rests_until:
             self._few = MANY
         elif not busy:
             self._few = min(MANY, self._few * GROWTH)
         else:
             self._few = FEW if self._few >= MANY else max(FEW, self._few // GROWTH)
-        self._answers = 0
+        self._answers = self._asked = 0
         self._window += 1
         self._older, self._young = self._young, 0

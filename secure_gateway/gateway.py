@@ -1,7 +1,7 @@
 """One gateway replica: its parts put together, started in order and closed in reverse."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
@@ -102,6 +102,8 @@ class Gateway:
             settings.admission, self._callers, self._emergencies, self.models.registered
         )
         self.threshold = Threshold(door, self.authenticator, self.recorder.refusals)
+        self.unread: dict[str, Sized] = {}
+        """The connections that are left unread, by the reason; whoever serves them puts them in."""
         self.pipeline = Pipeline(
             authenticator=self.authenticator,
             door=door,
@@ -141,6 +143,7 @@ class Gateway:
                 policies=parts.policies,
                 shadow=parts.shadow,
                 exports=parts.exports,
+                unread=self.unread,
             ),
             *(NodeCollector(node.node) for node in parts.nodes if isinstance(node, EmbeddedNode)),
         )

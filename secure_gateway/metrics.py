@@ -4,7 +4,7 @@ Labels come from closed sets: actions, outcomes, problems, the site's placements
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -39,6 +39,7 @@ class GatewayCollector(Collector):
         policies: BundleKeeper,
         shadow: Shadow,
         exports: Callable[[], Iterable[ExportState]],
+        unread: Mapping[str, Sized],
     ) -> None:
         self._requests = requests
         self._door = door
@@ -49,6 +50,7 @@ class GatewayCollector(Collector):
         self._policies = policies
         self._shadow = shadow
         self._exports = exports
+        self._unread = unread
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family of metrics, also where it has no sample yet."""
@@ -60,6 +62,14 @@ class GatewayCollector(Collector):
         yield GaugeMetricFamily(
             "bedside_gateway_device_channels", "Devices that are connected", value=self._hub.count
         )
+        unread = GaugeMetricFamily(
+            "bedside_gateway_connections_unread",
+            "Connections left unread for a while: a crowd in shifts, or who asked on once refused",
+            labels=["why"],
+        )
+        for why, connections in self._unread.items():
+            unread.add_metric([why], len(connections))
+        yield unread
         yield GaugeMetricFamily(
             "bedside_gateway_log_records", "Records in this replica's log", value=self._log.size
         )

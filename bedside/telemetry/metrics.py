@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from audit.cosigning import WitnessState
 from audit.records import Action, Outcome, Problem
+from bedside.held import Unread
 from bedside.telemetry.dropped import Dropped, What
 from inference_node.runtime import CPU, CUDA, TENSORRT
 from inference_node.statistics import Failure
@@ -65,6 +66,7 @@ METRICS: Final[Mapping[str, Labels]] = {
     "bedside_gateway_node_ejected": _PLACEMENT,
     "bedside_gateway_node_outstanding": _PLACEMENT,
     "bedside_gateway_device_channels": {},
+    "bedside_gateway_connections_unread": {"why": _words(Unread)},
     "bedside_gateway_log_records": {},
     "bedside_gateway_log_published_records": {},
     "bedside_gateway_log_witness_state": {"witness": _name, "state": _words(WitnessState)},

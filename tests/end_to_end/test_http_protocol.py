@@ -134,9 +134,18 @@ async def test_a_response_in_parts_and_one_without_a_body(port):
         assert await answer(reader) == (200, b"/b:")
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["a head that is new", "a head that is known"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(b"/b", b"x"),
+        post(b"/a", b"x"),
+        post(b"/parts", b"x"),
+        b"HEAD /b HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+    ids=["a head that is new", "a head that is known", "an answer in parts", "only a head"],
+)
 async def test_whoever_asks_while_the_server_stops_is_answered_and_told_that_it_was_the_last(
-    monkeypatch, known
+    monkeypatch, request_
 ):
     monkeypatch.setattr(http, "LAST_ANSWERS_S", 1.0)
     listener = listen_tcp("127.0.0.1", 0)
@@ -148,8 +157,8 @@ async def test_whoever_asks_while_the_server_stops_is_answered_and_told_that_it_
         assert await answer(reader) == (200, b"/a:x")
         stop.set()
         await asyncio.sleep(0.3)
-        writer.write(post(b"/a" if known else b"/b", b"x"))
+        writer.write(request_)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-        assert b"connection: close" in head
-        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b":x")
+        assert head.count(b"connection: close") == 1
+        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"x") is (request_[:4] == b"POST")
     await asyncio.wait_for(serving, 20)

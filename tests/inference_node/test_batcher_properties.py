@@ -212,7 +212,7 @@ class World:
         assert queued < self.site.queue_size or any(o.future.done() for o in self.by_future.values())
         self.by_future[asked.future] = asked
         if asked.future.done():
-            # It ran at once. Whoever awaits it goes on in this turn; a callback would be told in the next.
+            # It ran at once. Whoever awaits it goes on in this turn, a callback in the next.
             self.ended(asked, asked.future)
         else:
             asked.future.add_done_callback(lambda future: self.ended(asked, future))

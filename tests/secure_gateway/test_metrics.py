@@ -101,6 +101,8 @@ def test_it_says_what_runs_and_what_stands_ready(gateway):
     assert value(families, "bedside_gateway_node_ejected", placement="node:local") == 0
     assert value(families, "bedside_gateway_requests_in_flight", model="breast-cancer") == 0
     assert value(families, "bedside_gateway_concurrency_limit", model="breast-cancer") > 0
+    assert value(families, "bedside_gateway_connections_unread", why="shift") == 0
+    assert value(families, "bedside_gateway_connections_unread", why="refused") == 0
     assert value(families, "bedside_gateway_device_channels") == 0
     assert value(families, "process_resident_memory_bytes") > 1e6
 

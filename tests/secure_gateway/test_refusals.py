@@ -219,6 +219,7 @@ async def test_connections_that_go_on_asking_are_called_in_turn_as_soon_as_a_pla
     held.look()
     assert [connection.gone_on for connection in waiting] == [[True], [], []]
     assert doors.kept == 1
+    assert len(held) == 2
 
 
 async def test_nobody_is_held_for_longer_than_is_said_and_no_place_is_kept_for_ever():
@@ -239,3 +240,30 @@ async def test_a_place_that_was_kept_for_the_last_one_is_free_again_after_it():
     assert doors.kept == 1
     held.look()
     assert doors.kept == 0
+
+
+async def test_at_the_end_all_go_on_and_nobody_is_held_any_more():
+    _, _, held, waiting = held_by(20, 4)
+    held.end()
+    assert [connection.gone_on for connection in waiting] == [[False]] * 3
+    assert not held.refused(waiting[0], "m")
+    held.look()
+    assert len(held) == 0
+
+
+async def test_a_connection_that_cannot_go_on_keeps_no_other_from_its_turn():
+    loop, failed, doors = asyncio.get_running_loop(), [], Doors()
+    loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    doors.free = 3
+    held = HeldConnections(doors, per_s=20)
+    _, first, second = connections = [Connection() for _ in range(3)]
+    assert [held.refused(connection, "m") for connection in connections] == [False, True, True]
+
+    def fail(*, called):
+        raise RuntimeError(called)
+
+    first.go_on = fail
+    async with asyncio.timeout(10):
+        while not second.gone_on:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert [type(error) for error in failed] == [RuntimeError]
