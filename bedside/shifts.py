@@ -21,6 +21,8 @@ from bedside.loop_load import LoopLoad
 
 # With so many requests under way the loop always has something to do.
 FEW: Final = 64
+# So many connections still leave enough in the caches.
+CROWD: Final = 384
 # How many answers a shift has, and how many at the least: one by one nothing stays in the caches.
 ANSWERS: Final = 4
 WORTH: Final = 2
@@ -129,7 +131,7 @@ class Shifts:
             self.begun(connection)
             return
         self.gone(connection)
-        if self.taken > FEW and not self._ended:
+        if self.taken > CROWD and not self._ended:
             self._watch()
 
     def gone(self, connection: Connection) -> None:
@@ -211,16 +213,18 @@ class Shifts:
         """Fit what is let in and for how long to how busy the loop is, and how fast."""
         elapsed, self._looked_at = now - self._looked_at, now
         asking = len(self._waiting) + self.taken
-        self._calm = 0 if asking > FEW else self._calm + 1
+        self._calm = 0 if asking > CROWD else self._calm + 1
         rate = self._answers / elapsed
         self._rate = self._rate + (rate - self._rate) * FOLLOW if self._rate else rate
         in_time = self._rate * self._patience_s / 2
         self._in_row = min(ANSWERS, int(in_time / max(1, asking)))
         outsiders = self._answers - self._asked > self._answers * OUTSIDERS_MAX
         busy = self._load is not None and self._load.since() >= BUSY
-        if self._in_row < WORTH or outsiders or self._refusing():
-            self._rests_until = now + REST_S
-        if now < self._rests_until:
+        if asking <= CROWD or self._in_row < WORTH or outsiders or self._refusing():
+            if self._few < MANY:
+                self._rests_until = now + REST_S
+            self._few = MANY
+        elif now < self._rests_until:
             self._few = MANY
         elif not busy:
             self._few = min(MANY, self._few * GROWTH)
