@@ -220,11 +220,10 @@ class Shifts:
         self._in_row = min(ANSWERS, int(in_time / max(1, asking)))
         outsiders = self._answers - self._asked > self._answers * OUTSIDERS_MAX
         busy = self._load is not None and self._load.since() >= BUSY
-        if asking <= CROWD or self._in_row < WORTH or outsiders or self._refusing():
-            if self._few < MANY:
-                self._rests_until = now + REST_S
-            self._few = MANY
-        elif now < self._rests_until:
+        in_vain = asking <= CROWD or self._in_row < WORTH or outsiders or self._refusing()
+        if in_vain and self._few < MANY:
+            self._rests_until = now + REST_S
+        if in_vain or now < self._rests_until:
             self._few = MANY
         elif not busy:
             self._few = min(MANY, self._few * GROWTH)

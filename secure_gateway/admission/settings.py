@@ -9,9 +9,10 @@ class AdmissionSettings(BaseModel):
     """How long a request may have to wait before newcomers are sent away, and within which bounds.
 
     As many requests may be under way for one model as it lately completed within `target_wait_s`,
-    but never fewer than `least` and never more than `most`. Past `refusals_per_s`, connections of
-    those who ask again although they were just sent away are left unread until they are called, for a
-    second at the most.
+    but never fewer than `least` and never more than `most`. In a crowd a connection may be left unread
+    for as long, a second at most, before its request counts as under way. Past `refusals_per_s`,
+    connections of those who ask again although they were just sent away are left unread until they are
+    called, for a second at the most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

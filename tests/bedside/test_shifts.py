@@ -176,10 +176,27 @@ def refusing():
 )
 async def test_there_are_no_shifts_where_they_bring_nothing(hall):
     made = hall()
-    made.settle()
-    made.serve(2000)
+    made.serve(20_000)
     assert made.waits == []
     assert len(made.shifts) == 0
+
+
+async def test_shifts_begin_as_soon_as_nothing_speaks_against_them():
+    hall = refusing()
+    hall.settle()
+    hall.refusing = False
+    hall.serve(3 * PER_LOOK)
+    assert len(hall.shifts) > 300
+
+
+async def test_a_crowd_that_leaves_is_a_crowd_no_more():
+    hall = Hall(500)
+    hall.settle()
+    for _ in range(400):
+        hall.shifts._waiting.pop()
+    assert 0 < len(hall.shifts) < CROWD
+    hall.serve(2 * PER_LOOK)
+    assert len(hall.shifts) == 0
 
 
 @pytest.mark.parametrize("outsiders", [10, 40, 100, 300])
@@ -441,6 +458,7 @@ class Caller:
     def __init__(self, port, name):
         self.port, self.name = port, name
         self.asked = self.answered = 0
+        self.enough = False
 
     def request(self, number):
         body = b"%d of %d" % (number, self.name)
@@ -461,27 +479,32 @@ class Caller:
                 assert head.startswith(b"HTTP/1.1 200")
                 assert await asyncio.wait_for(reader.readexactly(len(body)), 20) == body
                 self.answered += 1
-                if b"connection: close" in head:
+                if self.enough or b"connection: close" in head:
                     return
         finally:
             writer.close()
 
 
+async def ask_until_some_wait(server, ahead):
+    """Have 300 callers ask until many waited; `ahead` says how much each sends ahead, by its name."""
+    callers = [Caller(server.port, name) for name in range(300)]
+    asking = [asyncio.create_task(caller.ask(100_000, ahead=ahead(caller.name))) for caller in callers]
+    await server.until(lambda shifts: shifts.most > 100)
+    for caller in callers:
+        caller.enough = True
+    await asyncio.gather(*asking)
+    assert all(caller.answered == caller.asked > 0 for caller in callers)
+
+
 async def test_each_caller_of_a_crowd_gets_its_own_answers_and_some_wait_unread(easily_crowded):
     with Server() as server:
-        callers = [Caller(server.port, name) for name in range(300)]
-        await asyncio.gather(*(caller.ask(25) for caller in callers))
-        assert [caller.answered for caller in callers] == [25] * 300
-        assert server.shifts.most > 50
+        await ask_until_some_wait(server, lambda _: 0)
         assert server.shifts.read_too_early == 0
 
 
 async def test_nobody_is_left_unread_in_the_middle_of_a_head(easily_crowded):
     with Server() as server:
-        callers = [Caller(server.port, name) for name in range(300)]
-        await asyncio.gather(*(caller.ask(25, ahead=5 if caller.name < 3 else 0) for caller in callers))
-        assert [caller.answered for caller in callers] == [25] * 300
-        assert server.shifts.most > 50
+        await ask_until_some_wait(server, lambda name: 5 if name < 3 else 0)
         assert server.shifts.left_in_a_head == 0
 
 
