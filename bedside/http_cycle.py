@@ -152,7 +152,7 @@ class Cycle(RequestResponseCycle):
         """Write the refusal of a request whose body is not looked at."""
         if self.disconnected or self.transport.is_closing():
             return
-        closing = not self.keep_alive or CLOSE_HEADER in self.scope["headers"]
+        closing = not self.keep_alive
         self.transport.write(_head(status, headers, closing) + body)
         self.response_complete = True
         if closing:
@@ -162,8 +162,7 @@ class Cycle(RequestResponseCycle):
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         parts = [STATUS_LINE[status]]
         # Who is told that this was the last answer sends no other request into a closed connection.
-        last = not self.keep_alive or CLOSE_HEADER in self.scope["headers"]
-        closing = last and CLOSE_HEADER not in headers
+        closing = not self.keep_alive and CLOSE_HEADER not in headers
         for name, value in [*headers, CLOSE_HEADER] if closing else headers:
             parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n")
@@ -177,7 +176,7 @@ class Cycle(RequestResponseCycle):
             self.transport.writelines((content, body))
         self.response_complete = True
         self.message_event.set()
-        if last or CLOSE_HEADER in headers:
+        if not self.keep_alive or CLOSE_HEADER in headers:
             self.transport.close()
         self.on_response()
 

@@ -15,7 +15,6 @@ is written.
 """
 
 import asyncio
-import re
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Collection
@@ -27,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from bedside.held import HeldConnections
 from bedside.http_cycle import Cycle
-from bedside.http_deadline import DeadlineProtocol
+from bedside.http_upgrade import UpgradeProtocol
 from bedside.shifts import NOTHING_BEGUN, Shifts
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -39,10 +38,6 @@ BODY_LEAST_BYTES_PER_S: Final = 16 * 1024
 # In the scope of a request whose work ends with its connection. As everywhere here, it is known by its
 # name: what serves it is another package's.
 ABANDONABLE: Final = "bedside.abandonable"
-
-# 16 bytes in base64 (RFC 6455 section 4.1).
-WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
-NOT_OFFERED: Final = (b"sec-websocket-extensions", b"sec-websocket-protocol")
 
 
 class _RequestRefused(Exception):
@@ -74,7 +69,7 @@ class Threshold(Protocol):
         """
 
 
-class WholeResponseProtocol(DeadlineProtocol):
+class WholeResponseProtocol(UpgradeProtocol):
     """Serves one connection; give it to uvicorn as `http`."""
 
     asgi: Any = None
@@ -82,6 +77,7 @@ class WholeResponseProtocol(DeadlineProtocol):
     unread = False
     called = False
     head_bytes = 0
+    fed_body = False
     hosts = 0
     body_bytes = 0
     body_since = 0.0
@@ -119,49 +115,41 @@ class WholeResponseProtocol(DeadlineProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what is no request, or one that is not served, ends the connection."""
+        self.fed_body = False
         try:
-            self.parser.feed_data(data)
+            if self.feed(data):
+                self.handle_websocket_upgrade()
+                return
         except httptools.HttpParserError as error:
             cause = error.__context__ or error.__cause__
             self._end(cause.status if isinstance(cause, _RequestRefused) else HTTPStatus.BAD_REQUEST)
             return
-        except httptools.HttpParserUpgrade:
-            self.due = None
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            return
-        if self.in_head:
-            # A field that is not complete is with the parser, which has no limit.
+        cycle = self.cycle
+        if self.in_head or (cycle is not None and cycle.more_body and not self.fed_body):
+            # A field that is not complete is with the parser, which has no limit. Behind a chunked
+            # body come fields too.
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_LIMIT_BYTES:
                 self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to the WebSocket protocol, which has time limits of its own.
-
-        Its refusals quote the fields that they refuse, so those are looked at here. Extensions and
-        subprotocols are not offered: nothing needs them, and a compressed frame may be a bomb.
-        """
-        fields = dict(self.headers)
-        if (
-            fields.get(b"sec-websocket-version") != b"13"
-            or not WEBSOCKET_KEY.fullmatch(fields.get(b"sec-websocket-key", b""))
-            or self.scope["method"] != "GET"
-        ):
+        """Hand the connection over to the WebSocket protocol, or refuse what offers it wrongly."""
+        if not self._offers_well() or not (self.cycle is None or self.cycle.response_complete):
             self._end(HTTPStatus.BAD_REQUEST)
             return
-        self._disarm()
-        self.headers[:] = [field for field in self.headers if field[0] not in NOT_OFFERED]
         self.gone = True
         self._wake()
         super().handle_websocket_upgrade()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of the head."""
-        name = name.lower()
+        """Take a field of the head; one behind a chunked body is let go (RFC 9110 section 6.5.1)."""
         self.head_bytes += len(name) + len(value)
-        if self.head_bytes > HEAD_LIMIT_BYTES or len(self.headers) >= FIELDS_MAX:
+        fields = len(self.headers) if self.in_head else 0
+        if self.head_bytes > HEAD_LIMIT_BYTES or fields >= FIELDS_MAX:
             raise _RequestRefused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if not self.in_head:
+            return
+        name = name.lower()
         if name == b"host":
             self.hosts += 1
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
@@ -192,13 +180,18 @@ class WholeResponseProtocol(DeadlineProtocol):
         self.scope = scope
 
     def on_headers_complete(self) -> None:
-        """Start the request, once its head has been read; what is no plain request is uvicorn's."""
+        """Start the request, once its head has been read; one that offers an upgrade comes again."""
         self.in_head = False
         version = self.parser.get_http_version()
         if self.hosts > 1 or (self.hosts == 0 and version == "1.1"):
             raise _RequestRefused(HTTPStatus.BAD_REQUEST)
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            # For the parser it is an upgrade too.
+            raise _RequestRefused(HTTPStatus.BAD_REQUEST)
+        self.scope["method"] = method.decode("ascii")
         if self.parser.should_upgrade():
-            super().on_headers_complete()
+            self.due = None
             return
         self.body_since, self.body_bytes = self.loop.time(), 0
         self.due = self.body_since + BODY_TIMEOUT_S
@@ -206,13 +199,12 @@ class WholeResponseProtocol(DeadlineProtocol):
         raw_path = url.path
         path = raw_path.decode("ascii")
         scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"] = urllib.parse.unquote(path) if "%" in path else path
         scope["raw_path"] = raw_path
         scope["query_string"] = url.query or b""
         earlier = self.cycle
-        keep_alive = version != "1.0" and not self.stop.is_set()
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self.stop.is_set()
         self.cycle = cycle = Cycle(self, self.message_event, scope, keep_alive=keep_alive)
         if earlier is None or earlier.response_complete:
             threshold = self.threshold
@@ -225,6 +217,7 @@ class WholeResponseProtocol(DeadlineProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body; one that comes fast enough may take as long as it needs."""
+        self.fed_body, self.head_bytes = True, 0
         if not self.unread:
             super().on_body(body)
         if not self.cycle.response_complete:
@@ -235,6 +228,8 @@ class WholeResponseProtocol(DeadlineProtocol):
     def on_message_complete(self) -> None:
         """Take note that the caller owes nothing more."""
         self.due = None
+        if self.parser.should_upgrade():
+            return
         if self.unread:
             self.cycle.more_body = False
         else:

@@ -3,6 +3,9 @@
 import contextlib
 import re
 import socket
+import time
+
+APART_S = 0.03
 
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
@@ -23,11 +26,18 @@ def read_to_end(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
-def exchange(port: int, data: bytes) -> tuple[list[int], bytes]:
-    """Send `data`; return the status of each response and all bytes, once the server has closed."""
+def exchange(port: int, *parts: bytes) -> tuple[list[int], bytes]:
+    """Send `parts`; return the status of each response and all bytes, once the server has closed.
+
+    Between two of them there is time to look at the one before.
+    """
     with connect(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # It may be refused before all of it was sent.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(data)
+            for number, part in enumerate(parts):
+                if number:
+                    time.sleep(APART_S)
+                connection.sendall(part)
         received = read_to_end(connection)
     return [int(status) for status in STATUS.findall(received)], received
