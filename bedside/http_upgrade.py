@@ -53,7 +53,7 @@ class UpgradeProtocol(DeadlineProtocol):
         super().handle_websocket_upgrade()
 
     def _offers_well(self) -> bool:
-        """Whether a WebSocket is offered as it must be: refusals of its protocol quote what they refuse."""
+        """Whether a WebSocket is offered as it must be; its own refusals would quote what was sent."""
         fields = dict(self.headers)
         return (
             fields.get(b"sec-websocket-version") == b"13"

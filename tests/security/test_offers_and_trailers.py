@@ -1,4 +1,4 @@
-"""What a head offers and what comes behind a body: neither may make one request into another or into two.
+"""What a head offers and what follows a body: neither may make one request into another or two.
 
 Seen to fail: with uvicorn's own reading, the body of a request that offers HTTP/2 is read as the next
 request; with trailers taken for fields of the head, a token that comes behind the body is believed.
