@@ -2,7 +2,7 @@
 
 from inference_node.client import NodeClient
 from inference_node.codec import (
-    check_text,
+    check_json,
     decode_request,
     decode_response,
     encode_response,
@@ -76,7 +76,7 @@ __all__ = [
     "TensorMetadata",
     "asks_of_classes",
     "asks_of_distributions",
-    "check_text",
+    "check_json",
     "decode_request",
     "decode_response",
     "derived_outputs",

@@ -6,13 +6,13 @@ what a caller sent.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from inference_node.errors import InputInvalid
-from inference_node.json_values import from_floats, from_json, to_json
+from inference_node.json_values import check_sayable, from_floats, from_json, spelled_out, to_json
 from inference_node.oip import (
     DTYPES,
     Array,
@@ -23,11 +23,14 @@ from inference_node.oip import (
 )
 from inference_node.tensors import (
     TENSORS_MAX,
+    check_asked_once,
     elements_of,
     from_binary,
     to_binary,
 )
 from inference_node.wire import MALFORMED
+
+T = TypeVar("T")
 
 _PEEKED_BYTES: Final = 1024
 
@@ -36,20 +39,20 @@ class _WireTensor(Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
     data: msgspec.Raw | UnsetType = UNSET
 
 
 class _WireOutput(Struct):
     name: str
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
 
 
 class _WireRequest(Struct):
     inputs: list[_WireTensor]
     id: str | None = None
-    parameters: dict[str, Any] | UnsetType = UNSET
-    outputs: list[_WireOutput] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
+    outputs: list[_WireOutput] | None = None
 
 
 class _WireFloats(Struct):
@@ -59,14 +62,14 @@ class _WireFloats(Struct):
     shape: list[int]
     datatype: Literal["FP16", "FP32", "FP64"]
     data: list[float]
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
 
 
 class _WireFloatRequest(Struct):
     inputs: list[_WireFloats]
     id: str | None = None
-    parameters: dict[str, Any] | UnsetType = UNSET
-    outputs: list[_WireOutput] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
+    outputs: list[_WireOutput] | None = None
 
 
 class _WireResponse(Struct):
@@ -74,7 +77,7 @@ class _WireResponse(Struct):
     outputs: list[_WireTensor]
     model_version: str | None = None
     id: str | None = None
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | None = None
 
 
 _request_decoder = msgspec.json.Decoder(_WireRequest)
@@ -111,6 +114,7 @@ def decode_request(body: bytes, *, header_length: int | None = None) -> InferReq
             )
             for output in wire.outputs
         ]
+        check_asked_once(request.outputs)
     return request
 
 
@@ -123,9 +127,19 @@ def _decode_wire(head: bytes) -> _WireRequest | _WireFloatRequest:
         except MALFORMED:
             pass  # Nested, mixed, binary or malformed: the general form tells them apart.
     try:
-        return _request_decoder.decode(head)
+        return _read(_request_decoder, head)
     except MALFORMED as error:
         raise InputInvalid("the body is not a JSON inference request (OIP v2)") from error
+
+
+def _read(decoder: msgspec.json.Decoder[T], head: bytes) -> T:
+    try:
+        return decoder.decode(head)
+    except MALFORMED:
+        readable = spelled_out(head)
+        if readable is None:
+            raise
+    return decoder.decode(readable)
 
 
 def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
@@ -166,7 +180,7 @@ def decode_response(body: bytes, *, header_length: int | None = None) -> InferRe
     """
     head, tail = _split(body, header_length)
     try:
-        wire = _response_decoder.decode(head)
+        wire = _read(_response_decoder, head)
     except MALFORMED as error:
         raise InputInvalid("the body is not a JSON inference response (OIP v2)") from error
     return InferResponse(
@@ -224,16 +238,15 @@ def encode_response(response: InferResponse, request: InferRequest | None) -> tu
     return b"".join([encoded, *chunks]), len(encoded)
 
 
-def check_text(response: InferResponse, request: InferRequest | None) -> None:
-    """See that every output that JSON would carry as text is text.
+def check_json(response: InferResponse, request: InferRequest | None) -> None:
+    """See that every output that goes in JSON can be said in it.
 
     Raises:
-        InputInvalid: if one is not; `encode_response` would fail on it.
+        InputInvalid: if one cannot: `encode_response` would fail on it, or say something else.
     """
     for tensor in response.outputs:
-        array = tensor.array
-        if array is not None and array.dtype.kind == "O" and not _goes_in_binary(tensor.name, request):
-            to_json(array)
+        if tensor.array is not None and not _goes_in_binary(tensor.name, request):
+            check_sayable(tensor.array)
 
 
 def _goes_in_binary(name: str, request: InferRequest | None) -> bool:

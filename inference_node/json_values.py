@@ -1,5 +1,12 @@
-"""Tensor values as JSON lists, both ways. Errors name a rule and a position, never a value."""
+"""Tensor values as JSON lists, both ways. Errors name a rule and a position, never a value.
 
+JSON has no word for numbers that are not finite. `null` is NaN, as MLServer has it. The bare words that
+Triton takes, and Python's json writes (`NaN`, `Infinity`, `-Infinity`), are read, and so are strings of
+the same words, which protobuf's JSON has for them. An infinity is never written: as `null` it would
+come out as NaN.
+"""
+
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
@@ -29,6 +36,37 @@ _DECODERS: Final[Mapping[str, tuple[msgspec.json.Decoder[Any], tuple[type, ...]]
     "O": (_texts, (str,)),
 }
 
+_WORDS: Final = (str, type(None))
+_NAN: Final = b"NaN"
+_INFINITY: Final = b"Infinity"
+_NOT_FINITE: Final[Mapping[str | None, float]] = {
+    None: math.nan,
+    "NaN": math.nan,
+    "Infinity": math.inf,
+    "-Infinity": -math.inf,
+}
+
+
+def spelled_out(text: bytes) -> bytes | None:
+    """Return `text`, which is no JSON, with strings in place of the bare words; None if it has none.
+
+    What stands in strings stays as it is.
+    """
+    if _NAN not in text and _INFINITY not in text:
+        return None
+    # Of the same length, so that quotation marks are found where they stand.
+    unescaped = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    parts = []
+    at = 0
+    for number, found in enumerate(unescaped.split(b'"')):
+        part = text[at : at + len(found)]
+        at += len(found) + 1
+        if number % 2 == 0 and (_NAN in part or _INFINITY in part):
+            part = part.replace(_NAN, b'"NaN"').replace(_INFINITY, b'"Infinity"')
+            part = part.replace(b'-"Infinity"', b'"-Infinity"')
+        parts.append(part)
+    return b'"'.join(parts)
+
 
 def from_json(raw: msgspec.Raw, dtype: np.dtype[Any], elements: int, position: int) -> Array:
     """Return the values of a JSON list, flat or nested, as a flat array of `dtype`.
@@ -52,9 +90,11 @@ def from_json(raw: msgspec.Raw, dtype: np.dtype[Any], elements: int, position: i
             array = np.array(values, dtype=dtype)
     except OverflowError as error:
         raise unfit(position) from error
-    # JSON has no infinity: one that is there now was a number too large for the datatype.
-    if dtype.kind in "fV" and not np.isfinite(array).all():
-        raise unfit(position)
+    if dtype.kind in "fV":
+        finite = np.isfinite(array)
+        # One that is infinite now and was not is a number too large for the datatype.
+        if not finite.all() and not np.array_equal(finite, [math.isfinite(value) for value in values]):
+            raise unfit(position)
     return array
 
 
@@ -85,13 +125,28 @@ def _flattened(raw: msgspec.Raw, kinds: tuple[type, ...], position: int) -> list
         if len({len(item) for item in level}) > 1:
             raise InputInvalid(f"tensor {position}: data is nested unevenly")
         level = [leaf for item in level for leaf in item]
+    if float in kinds:
+        level = [_NOT_FINITE.get(leaf, leaf) if type(leaf) in _WORDS else leaf for leaf in level]
     if any(type(leaf) not in kinds for leaf in level):
         raise InputInvalid(f"tensor {position}: a value is not of the tensor's datatype")
     return level
 
 
+def check_sayable(array: Array) -> None:
+    """See that JSON has words for all values of a tensor.
+
+    Raises:
+        InputInvalid: if a number is infinite, or BYTES are no text.
+    """
+    if array.dtype.kind in "fV":
+        if np.count_nonzero(np.isinf(array)):
+            raise InputInvalid("an output is infinite, which JSON cannot say; ask for it in binary")
+    elif array.dtype.kind == "O":
+        to_json(array)
+
+
 def to_json(array: Array) -> list[Any]:
-    """Return a tensor's values as JSON takes them, row by row.
+    """Return a tensor's values as JSON takes them, row by row; NaN is written as `null`.
 
     Raises:
         InputInvalid: if BYTES are no text.

@@ -26,6 +26,7 @@ from inference_node.schema import message_class
 from inference_node.tensors import (
     TENSORS_MAX,
     as_bytes,
+    check_asked_once,
     elements_of,
     from_binary,
     to_binary,
@@ -201,7 +202,11 @@ def _from_contents(contents: Any, datatype: str, elements: int, position: int) -
 def _outputs(wires: Sequence[Any]) -> list[RequestedOutput]:
     if len(wires) > TENSORS_MAX:
         raise InputInvalid(f"a request asks for at most {TENSORS_MAX} outputs")
-    return [RequestedOutput(name=wire.name, parameters=_parameters(wire.parameters)) for wire in wires]
+    outputs = [
+        RequestedOutput(name=wire.name, parameters=_parameters(wire.parameters)) for wire in wires
+    ]
+    check_asked_once(outputs)
+    return outputs
 
 
 def _parameters(wires: Mapping[str, Any]) -> dict[str, Any]:

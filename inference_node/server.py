@@ -59,8 +59,8 @@ EXTENSIONS: Final = (
 
 
 class _Managed(Struct):
-    ready: bool = False
-    parameters: dict[str, Any] = {}
+    ready: bool | None = False
+    parameters: dict[str, Any] | None = None
 
 
 class BodyTooLarge(NodeError):

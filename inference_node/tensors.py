@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from inference_node.errors import InputInvalid
-from inference_node.oip import DTYPES, Array
+from inference_node.oip import DTYPES, Array, RequestedOutput
 
 TENSORS_MAX: Final = 256
 DIMENSIONS_MAX: Final = 16
@@ -70,6 +70,16 @@ def to_binary(array: Array, datatype: str) -> bytes:
 def as_bytes(item: Any) -> bytes:  # noqa: ANN401 an element of an object array
     """Return an element of a BYTES tensor as bytes; models give text too."""
     return item if isinstance(item, bytes) else str(item).encode()
+
+
+def check_asked_once(outputs: Sequence[RequestedOutput]) -> None:
+    """See that no output is asked for twice: it has one place in the answer.
+
+    Raises:
+        InputInvalid: if one is.
+    """
+    if len({output.name for output in outputs}) != len(outputs):
+        raise InputInvalid("an output is asked for twice")
 
 
 def unfit(position: int) -> InputInvalid:

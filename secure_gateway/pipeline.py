@@ -17,7 +17,7 @@ from uuid import UUID
 
 from audit import LogUnavailable
 from audit.records import Action, Problem
-from inference_node import InferResponse, InputInvalid, check_text
+from inference_node import InferResponse, InputInvalid, check_json
 from policies import ApiAction, Principal
 from secure_gateway.admission import ConcurrencyLimit, Door
 from secure_gateway.asgi import ClientGone
@@ -219,7 +219,7 @@ class Pipeline:
                 if exchange.decision is not None and exchange.decision.obligations:
                     self._fulfil(exchange, response)
                 if exchange.call.wants_text:
-                    _refuse_bytes(exchange, response)
+                    _refuse_unsayable(exchange, response)
                 yield response
 
     def _prepare_later(self, exchange: Exchange) -> None:
@@ -244,7 +244,7 @@ class Pipeline:
         if obliged:
             self._fulfil(exchange, response)
         if exchange.call.wants_text:
-            _refuse_bytes(exchange, response)
+            _refuse_unsayable(exchange, response)
         return response
 
     def _run_on_nodes(self, exchange: Exchange) -> Awaitable[InferResponse]:
@@ -348,9 +348,9 @@ class Pipeline:
         return Answer(exchange, await self._record(exchange))
 
 
-def _refuse_bytes(exchange: Exchange, response: InferResponse) -> None:
+def _refuse_unsayable(exchange: Exchange, response: InferResponse) -> None:
     """Refuse what the answer could not say, before the record says that it was answered."""
     try:
-        check_text(response, exchange.request)
+        check_json(response, exchange.request)
     except InputInvalid as error:
         raise Refusal(Problem.INPUT_INVALID, str(error)) from error

@@ -13,6 +13,7 @@ from msgspec import Struct
 from audit import LogUnavailable
 from audit.records import Action, Problem
 from inference_node import ServerMetadata
+from inference_node.wire import MALFORMED
 from secure_gateway import respond
 from secure_gateway.asgi import ClientGone, Receive, Scope, Send, read_body, send_response
 from secure_gateway.claims import claims_of
@@ -50,8 +51,8 @@ _NOT_OFFERED: Final = {
 class _Asked(Struct):
     """The body of a question to the model repository; other members mean nothing here."""
 
-    ready: bool = False
-    parameters: dict[str, Any] = {}
+    ready: bool | None = False
+    parameters: dict[str, Any] | None = None
 
 
 class _Statistics(Struct):
@@ -153,7 +154,7 @@ class ModelRoutes:
                 self._check(scope, CHANGE)
                 asked = await self._asked(scope, receive)
                 call = self._call(scope, Action.INDEX, None, None)
-                await self._tell(send, self._operations.index(call, ready=asked.ready))
+                await self._tell(send, self._operations.index(call, ready=asked.ready is True))
             case ["models", name, "load"]:
                 self._check(scope, CHANGE)
                 if (await self._asked(scope, receive)).parameters:
@@ -166,8 +167,8 @@ class ModelRoutes:
                 await self._changed(send, self._operations.load(call))
             case ["models", name, "unload"]:
                 self._check(scope, CHANGE)
-                if (await self._asked(scope, receive)).parameters.get("unload_dependents"):
-                    raise Refusal(Problem.BODY_MALFORMED, "No model here depends on another.")
+                # No model depends on another: with `unload_dependents` there is nothing more to unload.
+                await self._asked(scope, receive)
                 call = self._call(scope, Action.UNLOAD, name, None)
                 await self._changed(send, self._operations.unload(call))
             case _:
@@ -180,7 +181,7 @@ class ModelRoutes:
         body = await read_body(receive, headers.get(b"content-length"), CONTROL_LIMIT_BYTES)
         try:
             return msgspec.json.decode(body, type=_Asked) if body else _Asked()
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise Refusal(
                 Problem.BODY_MALFORMED, "The body is not JSON of the model repository extension."
             ) from error

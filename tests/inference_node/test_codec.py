@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from inference_node import InferResponse, InputInvalid, Tensor, decode_request, encode_response
-from inference_node.codec import check_text, decode_response, encode_request
+from inference_node.codec import check_json, decode_response, encode_request
 from inference_node.oip import DTYPES, InferRequest, RequestedOutput, datatype_of
 
 SECRET = "secret-7f3a"
@@ -83,7 +84,6 @@ def test_an_input_may_be_named_without_data():
         json_body(data=["1", "2"]),
         json_body(data=[True, False]),
         json_body(data=[SECRET, 1]),
-        json_body(data=[None, 1]),
         json_body(data=[[1], [2, 3]]),
         json_body(data=SECRET),
         json_body(shape=[-2]),
@@ -101,7 +101,6 @@ def test_an_input_may_be_named_without_data():
         json_body(data=None, parameters={"binary_data_size": 8}),
         json_body(data=None, parameters={"binary_data_size": -8}),
         json_body(data=None, parameters={"binary_data_size": True}),
-        b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}',
         json.dumps({"inputs": [json.loads(json_body())["inputs"][0]] * 2}).encode(),
         # Not the JSON library's own errors, but the interpreter's.
         b"[" * 100_000,
@@ -173,12 +172,119 @@ def test_bytes_that_json_cannot_carry_are_seen_before_they_are_encoded():
     response = InferResponse(model_name="m", model_version="1", outputs=[output])
     for request in (None, InferRequest(inputs=[]), asking("y", binary=False)):
         with pytest.raises(InputInvalid, match="ask for it in binary"):
-            check_text(response, request)
+            check_json(response, request)
         with pytest.raises(InputInvalid):
             encode_response(response, request)
     for request in (InferRequest(inputs=[], binary_output=True), asking("y", binary=True)):
-        check_text(response, request)
+        check_json(response, request)
         assert encode_response(response, request)[0].endswith(b"\x01\x00\x00\x00\xff")
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("null", math.nan),
+        ("NaN", math.nan),
+        ("Infinity", math.inf),
+        ("-Infinity", -math.inf),
+        ('"NaN"', math.nan),
+        ('"Infinity"', math.inf),
+        ('"-Infinity"', -math.inf),
+    ],
+)
+def test_numbers_that_json_has_no_words_for_are_read(datatype, nested, sent, meant):
+    """`null` is MLServer's NaN, the bare words are Triton's and Python's, strings are protobuf's."""
+    data = f"[{sent}, 1, -2.5]"
+    shape = "[1, 3]" if nested else "[3]"
+    tensor = f'"name": "x", "shape": {shape}, "datatype": "{datatype}"'
+    body = f'{{"inputs": [{{{tensor}, "data": {f"[{data}]" if nested else data}}}]}}'
+    array = decode_request(body.encode()).inputs[0].array
+    assert array is not None
+    assert array.dtype == DTYPES[datatype]
+    np.testing.assert_array_equal(array.ravel().astype(float), [meant, 1, -2.5])
+
+
+def test_words_in_strings_stay_as_they_are():
+    head = r'{"id": "a\"NaN, \\", "parameters": {"Infinity": "-Infinity,NaN"}, "inputs": ['
+    tensors = (
+        '{"name": "NaN", "shape": [1], "datatype": "FP32", "data": [NaN]}',
+        r'{"name": "b", "shape": [2], "datatype": "BYTES", "data": ["\"NaN", "[-Infinity]"]}',
+    )
+    request = decode_request(f"{head}{', '.join(tensors)}]}}".encode())
+    assert request.id == 'a"NaN, \\'
+    assert request.parameters == {"Infinity": "-Infinity,NaN"}
+    assert [tensor.name for tensor in request.inputs] == ["NaN", "b"]
+    array = request.inputs[1].array
+    assert array is not None
+    assert array.tolist() == [b'"NaN', b"[-Infinity]"]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("FP32", "[NaN, 1e39]"),
+        ("FP32", "[null, 1e39]"),
+        ("FP32", '[Infinity, "1"]'),
+        ("FP32", '["nan", 1]'),
+        ("FP32", "[-NaN, 1]"),
+        ("FP32", "[NaNNaN, 1]"),
+        ("FP32", "[+Infinity, 1]"),
+        ("FP32", "[1e999, 1]"),
+        ("FP32", "[null, true]"),
+        ("INT32", "[null, 1]"),
+        ("INT32", "[NaN, 1]"),
+        ("BOOL", "[null, true]"),
+        ("BYTES", "[null, 1]"),
+        ("BYTES", '[NaN, "a", "b"]'),
+    ],
+)
+def test_other_words_and_other_datatypes_are_refused(datatype, data):
+    body = f'{{"inputs": [{{"name": "x", "shape": [2], "datatype": "{datatype}", "data": {data}}}]}}'
+    with pytest.raises(InputInvalid):
+        decode_request(body.encode())
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+def test_an_infinity_is_seen_before_it_is_encoded_and_nan_is_null(datatype):
+    """As `null` it would come out as NaN, and nobody would know."""
+    for value in (math.inf, -math.inf):
+        response = answering(np.array([math.nan, value], dtype=DTYPES[datatype]), datatype)
+        with pytest.raises(InputInvalid, match="ask for it in binary"):
+            check_json(response, None)
+        check_json(response, asking("y", binary=True))
+    response = answering(np.array([math.nan, 1], dtype=DTYPES[datatype]), datatype)
+    check_json(response, None)
+    body = encode_response(response, None)[0]
+    assert b'"data":[null,1.0]' in body
+    array = decode_response(body).outputs[0].array
+    assert array is not None
+    np.testing.assert_array_equal(array.astype(float), [math.nan, 1])
+
+
+def test_members_that_may_be_left_out_may_be_null():
+    """As serializers write them that leave nothing out."""
+    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.5], "parameters": None}
+    for other in (tensor, {**tensor, "data": [[1.5]]}, {**tensor, "datatype": "INT8", "data": [1]}):
+        body = {"id": None, "parameters": None, "outputs": None, "inputs": [other]}
+        request = decode_request(json.dumps(body).encode())
+        assert (request.id, request.parameters, request.outputs) == (None, {}, [])
+    body["outputs"] = [{"name": "y", "parameters": None}]
+    assert decode_request(json.dumps(body).encode()).outputs == [RequestedOutput(name="y")]
+
+
+def test_an_output_is_asked_for_once():
+    """Asked for twice, it has two wishes and one place in the answer."""
+    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.5]}
+    body = {"inputs": [tensor], "outputs": [{"name": "y"}, {"name": "z"}, {"name": "y"}]}
+    with pytest.raises(InputInvalid, match="asked for twice"):
+        decode_request(json.dumps(body).encode())
+
+
+def answering(array, datatype):
+    output = Tensor(name="y", datatype=datatype, shape=array.shape, array=array)
+    return InferResponse(model_name="m", model_version="1", outputs=[output])
 
 
 def asking(name, *, binary):

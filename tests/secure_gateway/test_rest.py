@@ -292,11 +292,17 @@ def test_other_paths_are_not_there(gateway, path):
 
 def test_the_repository_extension_takes_only_what_it_means(gateway):
     load = "/v2/repository/models/linear/load"
-    for body in (b"{", b"[]", {"parameters": {"config": "{}"}}, b" " * 70_000):
+    deep = b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    no_text = b'{"parameters":{"config":"\xff"}}'
+    for body in (b"{", b"[]", {"parameters": {"config": "{}"}}, b" " * 70_000, deep, no_text):
         reply = ask(gateway, "POST", load, body, role=Role.OPERATOR)
         assert reply.status in (400, 413)
+        assert reply.json["error"]
+        assert reply.headers["bedside-record"]
+    # No model here depends on another: it is unloaded with all of none.
     unload = "/v2/repository/models/linear/unload"
     dependents = {"parameters": {"unload_dependents": True}}
-    assert ask(gateway, "POST", unload, dependents, role=Role.OPERATOR).status == 400
+    assert ask(gateway, "POST", unload, dependents, role=Role.OPERATOR).status == 200
+    assert ask(gateway, "POST", load, {"parameters": None}, role=Role.OPERATOR).status == 200
     ready = ask(gateway, "POST", "/v2/repository/index", {"ready": True}, role=Role.OPERATOR).json
     assert {entry["state"] for entry in ready} == {"READY"}
