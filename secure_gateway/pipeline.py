@@ -55,6 +55,7 @@ class Pipeline:
         cache: ResponseCache | None = None,
     ) -> None:
         self._authenticate = authenticator.authenticate
+        self._check_caller = door.check_caller
         self._enter = door.enter
         self._take_turn = Turns().take
         self._count_emergency = door.count_emergency
@@ -121,6 +122,7 @@ class Pipeline:
             if exchange.principal is None:
                 exchange.principal = self._authenticate(exchange.call.authorization)
                 if arrive is not None:
+                    self._check_caller(exchange)
                     await arrive()
                 limit = self._enter(exchange)
                 if (turn := self._take_turn()) is not None:
@@ -192,6 +194,7 @@ class Pipeline:
     async def _open(self, exchange: Exchange, decode: Decode, arrive: Arrive | None) -> ResponseStream:
         exchange.principal = self._authenticate(exchange.call.authorization)
         if arrive is not None:
+            self._check_caller(exchange)
             await arrive()
         limit = self._enter(exchange)
         try:

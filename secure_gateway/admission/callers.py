@@ -61,8 +61,22 @@ class CallerLimits:
         allowance = self._allowance(roles)
         if allowance is None:
             return None
-        burst = _burst(allowance)
-        account = self._account(principal, burst)
+        account = self._account(principal, _burst(allowance))
+        wait_s = self._wait_s(account, allowance)
+        if wait_s is None:
+            if allowance.requests_per_s is not None:
+                account.tokens -= 1
+            account.count += 1
+        return wait_s
+
+    def wait_s(self, principal: str, roles: frozenset[Role]) -> int | None:
+        """Say in how many seconds `principal` may ask again, None if it may now; count nothing."""
+        allowance = self._allowance(roles)
+        if allowance is None:
+            return None
+        return self._wait_s(self._account(principal, _burst(allowance)), allowance)
+
+    def _wait_s(self, account: _Account, allowance: CallerAllowance) -> int | None:
         if allowance.requests_per_day is not None:
             now = self._today()
             if account.day != now.date():
@@ -73,11 +87,9 @@ class CallerLimits:
         if allowance.requests_per_s is not None:
             now_s = self._clock()
             refilled = account.tokens + (now_s - account.updated) * allowance.requests_per_s
-            account.tokens, account.updated = min(burst, refilled), now_s
+            account.tokens, account.updated = min(_burst(allowance), refilled), now_s
             if account.tokens < 1:
                 return max(1, math.ceil((1 - account.tokens) / allowance.requests_per_s))
-            account.tokens -= 1
-        account.count += 1
         return None
 
     def _account(self, principal: str, tokens: float) -> _Account:

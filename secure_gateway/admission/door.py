@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from audit.records import Action, Problem
+from policies import Principal
 from secure_gateway.admission.break_glass import BreakGlassLimit
 from secure_gateway.admission.callers import CallerLimits
 from secure_gateway.admission.concurrency import ConcurrencyLimit
@@ -35,16 +36,24 @@ class Door:
         self.crowded: dict[str, float] = {}
         """The models whose door was found full, and when last, on the monotonic clock."""
 
+    def check_caller(self, exchange: Exchange) -> None:
+        """See that a caller may ask, before what it sends is read; nothing is counted.
+
+        Raises:
+            Refusal: rate-limited, with the time after which to try again.
+        """
+        principal = _known(exchange)
+        wait_s = self._callers.wait_s(principal.id, principal.roles)
+        if wait_s is not None:
+            raise _asked_enough(wait_s)
+
     def enter(self, exchange: Exchange) -> ConcurrencyLimit | None:
         """Let a request in; what is returned must be left when it ends.
 
         Raises:
             Refusal: rate-limited or overloaded, with the time after which to try again.
         """
-        principal = exchange.principal
-        if principal is None:
-            message = "callers are let in once they are known"
-            raise AssertionError(message)
+        principal = _known(exchange)
         limit = self._limit_of(exchange)
         # First: what is not served counts for nobody.
         if limit is not None and limit.full:
@@ -52,11 +61,7 @@ class Door:
             raise self.refusal(limit.wait_s)
         wait_s = self._callers.take(principal.id, principal.roles)
         if wait_s is not None:
-            raise Refusal(
-                Problem.RATE_LIMITED,
-                "This caller has asked for as much as the site allows it; try again later.",
-                retry_after_s=wait_s,
-            )
+            raise _asked_enough(wait_s)
         if limit is not None:
             limit.enter()
         return limit
@@ -105,3 +110,18 @@ class Door:
     def limits(self) -> Mapping[str, ConcurrencyLimit]:
         """Return the limit of each model that was asked for."""
         return self._models
+
+
+def _known(exchange: Exchange) -> Principal:
+    if exchange.principal is None:
+        message = "callers are let in once they are known"
+        raise AssertionError(message)
+    return exchange.principal
+
+
+def _asked_enough(wait_s: int) -> Refusal:
+    return Refusal(
+        Problem.RATE_LIMITED,
+        "This caller has asked for as much as the site allows it; try again later.",
+        retry_after_s=wait_s,
+    )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.raw import exchange
 from support.sites import ROW
 from support.work import submit, until, work_url
 
@@ -161,6 +162,22 @@ def test_a_caller_past_its_limit_is_told_when_to_come_again_and_it_is_recorded(t
     # It is refused before its body is looked at: the record knows the caller and no more.
     assert records[2].principal == "dr.adams"
     assert records[2].rows is None
+
+
+@pytest.mark.parametrize("kind", ["infer", "infer_stream"])
+def test_a_caller_past_its_limit_is_refused_before_its_body_is_read(tmp_path, kind):
+    """What it sends would fill memory that its limit does not see."""
+    with gateway_with(tmp_path, limits={"requests_per_day": 1}) as gateway:
+        assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
+        path = urlsplit(gateway.infer_url).path.removesuffix("infer") + kind
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.token()}\r\n"
+            "Content-Length: 1000000\r\nConnection: close\r\n\r\n"
+        )
+        # Not a byte of the body is sent.
+        statuses, received = exchange(gateway.site.config.gateway.port, head.encode())
+    assert statuses == [429]
+    assert b"retry-after" in received.lower()
 
 
 def test_work_counts_when_it_is_submitted_and_not_again_when_it_runs(tmp_path):
