@@ -90,11 +90,11 @@ def from_json(raw: msgspec.Raw, dtype: np.dtype[Any], elements: int, position: i
             array = np.array(values, dtype=dtype)
     except OverflowError as error:
         raise unfit(position) from error
-    if dtype.kind in "fV":
-        finite = np.isfinite(array)
-        # One that is infinite now and was not is a number too large for the datatype.
-        if not finite.all() and not np.array_equal(finite, [math.isfinite(value) for value in values]):
-            raise unfit(position)
+    # One that is infinite now and was not is a number too large for the datatype.
+    if dtype.kind in "fV" and any(
+        math.isfinite(values[index]) for index in np.flatnonzero(~np.isfinite(array))
+    ):
+        raise unfit(position)
     return array
 
 
@@ -125,9 +125,11 @@ def _flattened(raw: msgspec.Raw, kinds: tuple[type, ...], position: int) -> list
         if len({len(item) for item in level}) > 1:
             raise InputInvalid(f"tensor {position}: data is nested unevenly")
         level = [leaf for item in level for leaf in item]
-    if float in kinds:
+    found = set(map(type, level))
+    if float in kinds and not found.isdisjoint(_WORDS):
         level = [_NOT_FINITE.get(leaf, leaf) if type(leaf) in _WORDS else leaf for leaf in level]
-    if any(type(leaf) not in kinds for leaf in level):
+        found = set(map(type, level))
+    if not found.issubset(kinds):
         raise InputInvalid(f"tensor {position}: a value is not of the tensor's datatype")
     return level
 
