@@ -1,5 +1,6 @@
 """Makes one model version ready to serve: checks it, opens its session, warms it up."""
 
+import hashlib
 import logging
 import math
 import os
@@ -19,8 +20,9 @@ from inference_node.declared import PREFIX, check_declared
 from inference_node.errors import ExecutionFailed, InputInvalid, ModelNotReady
 from inference_node.large_pages import use_large_pages
 from inference_node.model_config import ModelConfig, Warmup, WarmupInput
+from inference_node.model_file import read_model
 from inference_node.oip import DTYPES, Array, InferRequest, ModelMetadata, Tensor, TensorMetadata
-from inference_node.releases import file_digest, verify_release
+from inference_node.releases import verify_release
 from inference_node.runtime import CPU, Session, provider_for, zeros
 from inference_node.settings import NodeSettings
 from inference_node.validation import feed_of
@@ -112,18 +114,7 @@ def load_version(
     Raises:
         ModelNotReady: with the reason, if it may not or cannot be served.
     """
-    path = folder / config.model_file
-    digest = file_digest(path)
-    if settings.release_keys:
-        verify_release(folder, name, version, digest, settings.release_keys, config.model_file)
-    session = Session(
-        path,
-        provider=provider_for(
-            config.hardware, provider, settings.device, tensorrt=config.tensorrt is not None
-        ),
-        intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
-        tensorrt=config.tensorrt,
-    )
+    digest, session = _open(folder, name, version, config, settings, provider)
     use_large_pages()
     contract = contract_of(config, session)
     check_declared(config.distributions, contract.outputs, batches=contract.batches)
@@ -160,6 +151,25 @@ def load_version(
             trims=contract.trims,
         ),
     )
+
+
+def _open(
+    folder: Path, name: str, version: str, config: ModelConfig, settings: NodeSettings, provider: str
+) -> tuple[str, Session]:
+    """Return the digest of the model's file and a session on the very bytes that have it."""
+    data = read_model(folder / config.model_file)
+    digest = hashlib.sha256(data).hexdigest()
+    if settings.release_keys:
+        verify_release(folder, name, version, digest, settings.release_keys, config.model_file)
+    session = Session(
+        data,
+        provider=provider_for(
+            config.hardware, provider, settings.device, tensorrt=config.tensorrt is not None
+        ),
+        intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
+        tensorrt=config.tensorrt,
+    )
+    return digest, session
 
 
 def _site_policy(settings: NodeSettings) -> QueuePolicy:

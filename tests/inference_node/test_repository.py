@@ -9,22 +9,17 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
-import numpy as np
-import onnx
 import pytest
 from google.protobuf import text_format
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from support import linear_model
+from support.repositories import constant_model, lay_out, request, save, serving, states
 
 from inference_node import (
-    InferRequest,
     InputInvalid,
     ModelNotReady,
     ModelUnknown,
-    Node,
-    NodeSettings,
     RequestedOutput,
-    Tensor,
     loading,
 )
 from inference_node.batch import QueuePolicy, Ragged
@@ -36,58 +31,6 @@ max_batch_size: 8
 input [{ name: "x" data_type: TYPE_FP32 dims: [3] }]
 output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]
 """
-
-
-def constant_model(path, value):
-    """y = x * 0 + value, so that an answer says which file gave it."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "nought"], ["z"]), helper.make_node("Add", ["z", "v"], ["y"])],
-        "constant",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 3])],
-        [
-            numpy_helper.from_array(np.float32(0), "nought"),
-            numpy_helper.from_array(np.float32(value), "v"),
-        ],
-    )
-    save(graph, path)
-
-
-def save(graph, path):
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
-
-
-def lay_out(root, config="", versions=(1,), name="m"):
-    for version in versions:
-        linear_model(root / name / str(version) / "model.onnx")
-    if config:
-        (root / name / "config.pbtxt").write_text(config)
-    return root / name
-
-
-def request(shape=(1, 3), outputs=(), **parameters):
-    x = np.ones(shape, np.float32)
-    tensor = Tensor(name="x", datatype="FP32", shape=shape, array=x)
-    return InferRequest(inputs=[tensor], outputs=list(outputs), parameters=parameters)
-
-
-class serving:  # noqa: N801 reads as a statement
-    def __init__(self, root, **settings):
-        self.node = Node(NodeSettings(repository=root, **settings))
-
-    async def __aenter__(self):
-        await self.node.start()
-        return self.node
-
-    async def __aexit__(self, *_):
-        await self.node.close()
-
-
-def states(node):
-    return {(e.name, e.version): e.reason or e.state for e in node.index()}
 
 
 @pytest.mark.parametrize(
@@ -366,25 +309,6 @@ async def test_a_link_inside_the_repository_is_served(tmp_path):
     (folder / "2").symlink_to(folder / "1")
     async with serving(tmp_path) as node:
         assert (await node.infer("m", None, request())).model_version == "2"
-
-
-def test_weights_in_other_files_are_found_in_branches_too(tmp_path):
-    weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="../../../../etc/hostname")
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])
-    branch = helper.make_graph(
-        [helper.make_node("Constant", [], ["y"], value=weight)], "branch", [], [value]
-    )
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [1])
-    path = tmp_path / "model.onnx"
-    save(helper.make_graph([node], "outer", [condition], [value]), path)
-    from inference_node.runtime import CPU, Session
-
-    with pytest.raises(ModelNotReady, match="unsafe: the model keeps its weights"):
-        Session(path, provider=CPU, intra_op_threads=1)
 
 
 async def test_loading_again_under_load_fails_no_request_and_mixes_no_answers(tmp_path):
