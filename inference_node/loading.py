@@ -183,9 +183,13 @@ def _site_policy(settings: NodeSettings) -> QueuePolicy:
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelNotReady("config.pbtxt: label_filename cannot be read as UTF-8 text") from error
+    # Only a line feed ends a line, as for Triton. `splitlines` knows many more ends, and a label that
+    # has one of them within would give all that follow to the wrong class.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return tuple(line.removesuffix("\r") for line in lines)
 
 
 def _fits_inline(session: Session, contract: Contract, names: tuple[str, ...], max_rows: int) -> bool:

@@ -52,7 +52,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "output.data_type": Rule(_H, "checked against the model"),
     "output.dims": Rule(_H, "checked against the model"),
     "output.label_filename": Rule(
-        _H, "one label a line, for classification; inside the model's folder"
+        _H, "one label a line, ended by a line feed, for classification; inside the model's folder"
     ),
     "output.reshape": Rule(_R, "would change the shapes of answers"),
     "output.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),

@@ -271,6 +271,23 @@ async def test_the_configuration_limits_rows_and_labels_classes(tmp_path):
         assert [text[0].split(b":")[1:] for text in answer.outputs[0].array] == [[b"1", b"septic"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("a\u2028b\x85c\x0cd\x0be\x1cf\ng\n", ("a\u2028b\x85c\x0cd\x0be\x1cf", "g")),
+        ("a\r\nb\r\n", ("a", "b")),
+        ("a\rb\nc", ("a\rb", "c")),
+        ("a\n\nc\n\n", ("a", "", "c", "")),
+        ("", ()),
+    ],
+)
+async def test_labels_are_lines_and_only_a_line_feed_ends_one(tmp_path, text, labels):
+    folder = lay_out(tmp_path, BATCHED.replace("dims: [2]", 'dims: [2] label_filename: "l.txt"'))
+    (folder / "l.txt").write_bytes(text.encode())
+    async with serving(tmp_path) as node:
+        assert node.loaded()[0].labels["y"] == labels
+
+
 async def test_a_configuration_that_contradicts_its_model_is_reported_and_others_serve(tmp_path):
     lay_out(tmp_path, BATCHED.replace("dims: [3]", "dims: [4]"), name="wrong")
     lay_out(tmp_path, BATCHED, name="right")
