@@ -33,7 +33,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "runtime": Rule(_I, "the node has one runtime"),
     "version_policy.latest.num_versions": Rule(_H, "the highest n; 1 where no policy is given"),
     "version_policy.all": Rule(_H, "every version"),
-    "version_policy.specific.versions": Rule(_H, "these; one that is missing is reported"),
+    "version_policy.specific.versions": Rule(_H, "one or more; one that is missing is reported"),
     "max_batch_size": Rule(
         _H, "above 0: dims leave out the batch dimension; a larger request is refused"
     ),

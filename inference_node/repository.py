@@ -5,6 +5,7 @@ blocking and changes nothing; what was read is put in place in one step, on the 
 """
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME_RULE = (
+    "unsupported: a model's name is 1 to 128 letters of ASCII, digits, points, dashes and underscores, "
+    "and begins with a letter or digit"
+)
+# A file system's own, at the root of a volume.
+_NO_MODELS = {"lost+found"}
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -56,6 +63,8 @@ class Repository:
     def open(self) -> list[str]:
         """Choose the hardware and return the names of the models on disk; blocking.
 
+        A folder whose name cannot be a model's is reported, unless it begins with a point.
+
         Raises:
             RepositoryError: if the folder does not exist or a GPU is asked for where none works.
         """
@@ -63,16 +72,22 @@ class Repository:
         if not root.is_dir():
             raise RepositoryError(f"the model repository {root} is not a folder")
         self._provider = choose_provider(self._settings.device)
-        return sorted(
-            path.name for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)
-        )
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        for name in folders:
+            if not (_NAME.fullmatch(name) or name.startswith(".") or name in _NO_MODELS):
+                shown = _shown(name)
+                self._failed[shown, ""] = _reason(shown, ModelNotReady(_NAME_RULE))
+        return [name for name in folders if _NAME.fullmatch(name)]
 
     def read(self, name: str) -> Found:
         """Load and warm up the versions of one model beside those that serve; blocking.
 
         Raises:
             ModelUnknown: if there is no such folder.
+            ModelNotReady: if there is one, and its name cannot be a model's.
         """
+        if not _NAME.fullmatch(name) and (name, "") in self._failed:
+            raise ModelNotReady(_NAME_RULE)
         if not _NAME.fullmatch(name) or not (folder := self._settings.repository / name).is_dir():
             raise ModelUnknown("the repository has no such model")
         root = self._settings.repository
@@ -91,7 +106,7 @@ class Repository:
         failed: dict[str, str] = {}
         versions = _chosen(config, on_disk)
         if not versions:
-            failed[""] = _reason(name, ModelNotReady("missing: it has no version"), unread)
+            failed[""] = _reason(name, ModelNotReady("missing: it has no version"))
         for version in versions:
             try:
                 if version not in on_disk:
@@ -212,10 +227,15 @@ def _order(key: tuple[str, str]) -> tuple[str, int]:
     return key[0], int(key[1] or 0)
 
 
-def _reason(name: str, error: NodeError | OSError, unread: str) -> str:
+def _reason(name: str, error: NodeError | OSError, unread: str = "") -> str:
     """Log that `name` is not served and return why: `unread` where the system gave an error."""
     logger.warning("model %s is not served: %s", name, error)
     return str(error) if isinstance(error, NodeError) else unread
+
+
+def _shown(name: str) -> str:
+    """Return a folder's name with a mark for all that would not be seen, or would be obeyed."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _on_disk(folder: Path) -> list[str]:
@@ -247,6 +267,7 @@ def refuse_outside(root: Path, *paths: Path) -> None:
     Raises:
         ModelNotReady: if one of `paths` is, once links are followed, not under `root`.
     """
-    inside = root.resolve()
-    if not all(path.resolve().is_relative_to(inside) for path in paths):
+    # Not `Path.resolve`, which raises an error of its own where links lead in a circle.
+    inside = os.path.realpath(root)
+    if not all(Path(os.path.realpath(path)).is_relative_to(inside) for path in paths):
         raise ModelNotReady("unsafe: a symbolic link leads out of the repository")

@@ -6,6 +6,7 @@ test_model_repository_reference.py's.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -224,6 +225,7 @@ CHECKED = {
     "output.label_filename": 'output [{ name: "y" label_filename: "../../../etc/passwd" }]',
     "model_warmup.inputs": WARM % f'{FP32} input_data_file: "../../x"',
     "parameters": 'parameters { key: "ragged" value: { string_value: "maybe" } }',
+    "version_policy.specific.versions": "version_policy { specific {} }",
     "a file that is no configuration": "max_batch_size: eight",
     "a field of no known schema": "teleport { }",
 }
@@ -295,6 +297,41 @@ async def test_a_configuration_that_contradicts_its_model_is_reported_and_others
         assert "dims of x" in states(node)["wrong", "1"]
         assert not node.ready
         assert (await node.infer("right", None, request())).model_version == "1"
+
+
+async def test_a_folder_whose_name_no_model_can_have_is_reported_with_the_rule(tmp_path):
+    lay_out(tmp_path)
+    names = ["my model", "_m", "m\u00fcller", "m" * 129, "a\nREADY\x1b[2K\u202e", ".git", "lost+found"]
+    for name in names:
+        lay_out(tmp_path, name=name)
+    lay_out(tmp_path, name="b\udcff")
+    async with serving(tmp_path) as node:
+        found = states(node)
+        assert found.pop(("m", "1")) == "READY"
+        shown = {"my model", "_m", "m\u00fcller", "m" * 129, "a?READY?[2K?", "b?"}
+        assert {name for name, _ in found} == shown
+        assert all(why.startswith("unsupported: a model's name is") for why in found.values())
+        assert not node.ready
+        with pytest.raises(ModelNotReady, match="a model's name is"):
+            await node.load("my model")
+        with pytest.raises(ModelUnknown):
+            await node.load("another model")
+
+
+@pytest.mark.parametrize("what", ["dangling", "folder", "circle", "pipe"])
+async def test_a_configuration_that_is_there_and_no_file_is_not_taken_for_none(tmp_path, what):
+    folder = lay_out(tmp_path)
+    lay_out(tmp_path, name="right")
+    path = folder / "config.pbtxt"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(folder / ("nothing" if what == "dangling" else "config.pbtxt"))
+    async with serving(tmp_path) as node:
+        assert states(node)["right", "1"] == "READY"
+        assert states(node)["m", "1"] == "broken: config.pbtxt cannot be read"
 
 
 @pytest.mark.parametrize("what", ["model", "version", "folder", "configuration", "labels"])
