@@ -83,7 +83,7 @@ RULES: Final[Mapping[str, Rule]] = {
         _H, "for a request with no priority, or none of these"
     ),
     "dynamic_batching.default_queue_policy.timeout_action": Rule(
-        _H, "REJECT answers at once; DELAY runs the request after all others"
+        _H, "REJECT answers at once; DELAY runs the request after others of its priority"
     ),
     "dynamic_batching.default_queue_policy.default_timeout_microseconds": Rule(_H, "0 is none"),
     "dynamic_batching.default_queue_policy.allow_timeout_override": Rule(
