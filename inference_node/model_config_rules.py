@@ -111,10 +111,12 @@ RULES: Final[Mapping[str, Rule]] = {
         "`distribution.*`; others are ignored",
     ),
     "model_warmup.name": Rule(_I, "a name only"),
-    "model_warmup.batch_size": Rule(_H, "rows of the sample"),
+    "model_warmup.batch_size": Rule(_H, "rows; one sample serves them all"),
     "model_warmup.count": Rule(_H, "how often the sample runs, once if 0"),
     "model_warmup.inputs": Rule(
-        _H, "`zero_data`, `random_data`, or `input_data_file` in the model's `warmup` folder"
+        _H,
+        "`zero_data`, `random_data`, or `input_data_file` in the model's `warmup` folder: one sample, "
+        "or one for each row",
     ),
     "model_operations": Rule(_R, "custom operators are code that does not come with the runtime"),
     "model_transaction_policy.decoupled": Rule(

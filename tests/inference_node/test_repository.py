@@ -1,6 +1,6 @@
 """A Triton repository on disk, served as it is: versions, configuration, warm-up, changes under load.
 
-Seen to fail: with `latest` passed over, `_warm_up` or `refuse_outside` left out, a broken version
+Seen to fail: with `latest` passed over, `warm_up` or `refuse_outside` left out, a broken version
 dropped by `swap`, no labels, and branches not searched. That each rule is what the reference says is
 test_model_repository_reference.py's.
 """
@@ -418,7 +418,7 @@ async def test_a_version_is_warmed_up_before_it_serves_and_the_old_one_serves_me
 ):
     folder = lay_out(tmp_path, WARM % f"{FP32} zero_data: true")
     begun, go_on = threading.Event(), threading.Event()
-    warm_up = loading._warm_up
+    warm_up = loading.warm_up
 
     async with serving(tmp_path) as node:
         rows = []
@@ -431,7 +431,7 @@ async def test_a_version_is_warmed_up_before_it_serves_and_the_old_one_serves_me
             warm_up(warmup, session, contract, names)
             session.run = run
 
-        monkeypatch.setattr(loading, "_warm_up", slowly)
+        monkeypatch.setattr(loading, "warm_up", slowly)
         linear_model(folder / "2/model.onnx")
         change = asyncio.create_task(node.load("m"))
         await asyncio.to_thread(begun.wait, 30)
