@@ -36,6 +36,9 @@ def read_model(path: Path) -> bytes:
 def refuse_unsafe(data: bytes) -> None:
     """Refuse a model that would read other files or run code that does not come with the runtime.
 
+    What counts is the operators of its nodes, wherever they are. Sets of operators that it only imports
+    need nothing: ONNX Runtime imports all that it knows into the models that it writes.
+
     Raises:
         ModelNotReady: with the reason, also if `data` is no model at all.
     """
@@ -43,30 +46,47 @@ def refuse_unsafe(data: bytes) -> None:
         model: Any = onnx.ModelProto.FromString(data)
     except Exception as error:
         raise ModelNotReady("broken: the model file is not an ONNX model") from error
-    nodes = [node for function in model.functions for node in function.node]
-    for tensor in (*_tensors(model.graph), *_tensors_of(nodes)):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    own = {(function.domain, function.name, function.overload) for function in model.functions}
+    for body in _bodies(model):
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(body)):
             raise ModelNotReady("unsafe: the model keeps its weights in other files")
-    imports = [*model.opset_import, *(o for function in model.functions for o in function.opset_import)]
-    domains = {opset.domain for opset in imports}
-    if not domains <= _STANDARD_DOMAINS:
-        raise ModelNotReady("unsafe: the model needs custom operators")
+        for node in body.node:
+            known = node.domain in _STANDARD_DOMAINS
+            if not known and (node.domain, node.op_type, node.overload) not in own:
+                raise ModelNotReady("unsafe: the model needs custom operators")
 
 
-def _tensors(graph: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types
-    """Yield every tensor that a graph holds, in the graphs of its branches and loops too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _tensors_of(graph.node)
+def _bodies(model: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types
+    """Yield all that has nodes: a model's graphs and functions, and the graphs within their nodes."""
+    training = [
+        graph for info in model.training_info for graph in (info.initialization, info.algorithm)
+    ]
+    waiting = [model.graph, *model.functions, *training]
+    while waiting:
+        body = waiting.pop()
+        yield body
+        for attribute in _attributes(body):
+            waiting.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                waiting.append(attribute.g)
 
 
-def _tensors_of(nodes: Iterable[Any]) -> Iterator[Any]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
+def _attributes(body: Any) -> Iterator[Any]:  # noqa: ANN401
+    for node in body.node:
+        yield from node.attribute
+    if isinstance(body, onnx.FunctionProto):
+        yield from body.attribute_proto  # what its attributes are where a node does not say
+
+
+def _tensors(body: Any) -> Iterator[Any]:  # noqa: ANN401
+    if isinstance(body, onnx.GraphProto):
+        yield from body.initializer
+        yield from _dense(body.sparse_initializer)
+    for attribute in _attributes(body):
         yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        if attribute.HasField("g"):
-            yield from _tensors(attribute.g)
-        for graph in attribute.graphs:
-            yield from _tensors(graph)
+        yield from _dense((attribute.sparse_tensor, *attribute.sparse_tensors))
+
+
+def _dense(tensors: Iterable[Any]) -> Iterator[Any]:
+    for sparse in tensors:
+        yield from (sparse.values, sparse.indices)

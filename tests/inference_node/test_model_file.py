@@ -9,6 +9,7 @@ import os
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -16,7 +17,7 @@ from support import linear_model
 from support.repositories import constant_model, request, save, serving, states
 
 from inference_node import ModelNotReady, loading, runtime
-from inference_node.model_file import MODEL_LIMIT_BYTES
+from inference_node.model_file import MODEL_LIMIT_BYTES, refuse_unsafe
 from inference_node.runtime import CPU, Session
 
 
@@ -92,3 +93,135 @@ def test_weights_in_other_files_are_found_in_branches_too(tmp_path):
     save(helper.make_graph([node], "outer", [condition], [value]), path)
     with pytest.raises(ModelNotReady, match="unsafe: the model keeps its weights"):
         open_session(path)
+
+
+def squaring():
+    """Return a model that calls one function, of a domain of its own."""
+    body = helper.make_node("Mul", ["x", "x"], ["y"])
+    function = helper.make_function(
+        "own.functions", "Square", ["x"], ["y"], [body], [helper.make_opsetid("", 17)]
+    )
+    node = helper.make_node("Square", ["x"], ["y"], domain="own.functions")
+    graph = helper.make_graph([node], "squaring", [value_of("x")], [value_of("y")])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own.functions", 1)]
+    model = helper.make_model(graph, functions=[function], opset_imports=imports)
+    model.ir_version = 10
+    return model
+
+
+async def served(tmp_path, model):
+    path = tmp_path / "m/1/model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(model.SerializeToString())
+    async with serving(tmp_path) as node:
+        return states(node)["m", "1"]
+
+
+async def test_a_model_that_the_runtime_wrote_is_served(tmp_path):
+    linear_model(tmp_path / "plain.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(str(tmp_path / "plain.onnx"), options, providers=[CPU])
+    model = onnx.load(str(tmp_path / "optimized.onnx"))
+    assert "com.microsoft.nchwc" in {opset.domain for opset in model.opset_import}
+    assert await served(tmp_path / "models", model) == "READY"
+
+
+async def test_a_domain_that_no_node_uses_and_a_model_s_own_functions_are_served(tmp_path):
+    model = squaring()
+    model.opset_import.append(helper.make_opsetid("unused.ops", 1))
+    assert await served(tmp_path, model) == "READY"
+
+
+def conditional(branch):
+    """Return a node that runs `branch`."""
+    return helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+
+
+def custom(domain="evil.ops"):
+    return helper.make_node("Relu", ["x"], ["y"], domain=domain)
+
+
+def branch_of(node):
+    return helper.make_graph([node], "branch", [], [value_of("y")])
+
+
+def value_of(name):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 3])
+
+
+def in_the_graph(model):
+    model.graph.node.append(custom())
+
+
+def in_a_branch_of_a_branch(model):
+    model.graph.node.append(conditional(branch_of(conditional(branch_of(custom())))))
+
+
+def in_a_function(model):
+    model.functions[0].node.append(custom())
+
+
+def in_a_branch_of_a_function(model):
+    model.functions[0].node.append(conditional(branch_of(custom())))
+
+
+def in_a_function_that_no_node_calls(model):
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["y"]))
+    model.functions[0].node.append(custom())
+
+
+def in_the_default_of_a_function_s_attribute(model):
+    model.functions[0].attribute_proto.append(helper.make_attribute("then", branch_of(custom())))
+
+
+def in_a_list_of_graphs(model):
+    model.graph.node[0].attribute.append(helper.make_attribute("all", [branch_of(custom())]))
+
+
+def in_a_function_s_domain_that_has_no_such_function(model):
+    model.graph.node.append(custom("own.functions"))
+
+
+def in_another_overload_of_a_function(model):
+    model.graph.node[0].overload = "other"
+
+
+def in_the_graph_that_trains_it(model):
+    model.training_info.add().algorithm.CopyFrom(branch_of(custom()))
+
+
+HIDDEN = [
+    in_the_graph,
+    in_a_branch_of_a_branch,
+    in_a_function,
+    in_a_branch_of_a_function,
+    in_a_function_that_no_node_calls,
+    in_the_default_of_a_function_s_attribute,
+    in_a_list_of_graphs,
+    in_a_function_s_domain_that_has_no_such_function,
+    in_another_overload_of_a_function,
+    in_the_graph_that_trains_it,
+]
+
+
+@pytest.mark.parametrize("imported", [True, False])
+@pytest.mark.parametrize("hide", HIDDEN)
+def test_a_custom_operator_is_found_wherever_it_is(hide, imported):
+    model = squaring()
+    refuse_unsafe(model.SerializeToString())
+    hide(model)
+    if imported:
+        model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+    with pytest.raises(ModelNotReady, match="unsafe: the model needs custom operators"):
+        refuse_unsafe(model.SerializeToString())
+
+
+def test_weights_in_other_files_are_found_in_the_default_of_a_function_s_attribute():
+    model = squaring()
+    weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
+    weight.data_location = TensorProto.EXTERNAL
+    model.functions[0].attribute_proto.append(helper.make_attribute("value", weight))
+    with pytest.raises(ModelNotReady, match="unsafe: the model keeps its weights"):
+        refuse_unsafe(model.SerializeToString())
