@@ -219,8 +219,8 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
 
 
 def _plain_name(name: str) -> str:
-    if Path(name).name != name or name in (".", ".."):
-        raise _refused("a file must be named without folders")
+    if Path(name).name != name or name in (".", "..") or not name.isprintable():
+        raise _refused("a file must be named without folders or control characters")
     return name
 
 

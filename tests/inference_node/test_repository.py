@@ -222,6 +222,7 @@ CHECKED = {
     "instance_group.kind": "instance_group [{ kind: KIND_MODEL }]",
     "max_batch_size": "max_batch_size: 70000",
     "default_model_filename": 'default_model_filename: "../../secret.onnx"',
+    "a file's name that would be obeyed": 'default_model_filename: "a\\nb.onnx"',
     "output.label_filename": 'output [{ name: "y" label_filename: "../../../etc/passwd" }]',
     "model_warmup.inputs": WARM % f'{FP32} input_data_file: "../../x"',
     "parameters": 'parameters { key: "ragged" value: { string_value: "maybe" } }',
