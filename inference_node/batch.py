@@ -59,9 +59,6 @@ class QueuePolicy(Struct, frozen=True, kw_only=True):
         return self.timeout_s
 
 
-LAST: Final = 1 << 62
-"""The priority of what runs after all others."""
-
 PADDED_MAX: Final = 2
 """How many times its own size a padded batch may take; one long request must not blow up 63 short."""
 
@@ -70,7 +67,8 @@ class Item:
     """One request that waits; times are those of the batcher's clock, in seconds.
 
     Past `deadline` it is not begun, past `due` nobody wants its answer. `expires` is when the queue
-    looks at it: its deadline, or earlier if it is then only to run after all others.
+    looks at it: its deadline, or earlier if it is then only to be delayed. `rank` orders the queue,
+    lowest first: twice the priority, and one more for what is delayed.
     """
 
     __slots__ = (
@@ -80,8 +78,8 @@ class Item:
         "feed",
         "future",
         "outputs",
-        "priority",
         "queued_at",
+        "rank",
         "rows",
     )
 
@@ -100,7 +98,7 @@ class Item:
         self.due = self.deadline = self.expires = due
         self.future = future
         self.queued_at = queued_at
-        self.priority = 0
+        self.rank = 0
 
 
 def shapes(item: Item) -> tuple[Any, ...]:
@@ -135,14 +133,21 @@ def _largest(arrays: Sequence[Array]) -> tuple[int, ...]:
 
 
 def enqueue(queue: deque[Item], item: Item) -> None:
-    """Put `item` behind all of its priority and above, ahead of all below."""
-    if not queue or queue[-1].priority <= item.priority:
+    """Put `item` behind all of its rank and above, ahead of all below."""
+    if not queue or queue[-1].rank <= item.rank:
         queue.append(item)
         return
     position = len(queue)
-    while position and queue[position - 1].priority > item.priority:
+    while position and queue[position - 1].rank > item.rank:
         position -= 1
     queue.insert(position, item)
+
+
+def delay(queue: deque[Item], item: Item) -> None:
+    """Put `item`, whose time in the queue is over, behind all others of its priority and above."""
+    item.expires = item.deadline
+    item.rank |= 1
+    enqueue(queue, item)
 
 
 def waits_longer(queue: Collection[Item], item: Item, runs: int, max_rows: int) -> bool:
@@ -152,7 +157,7 @@ def waits_longer(queue: Collection[Item], item: Item, runs: int, max_rows: int) 
         return False
     rows, enough = 0, runs * max_rows
     for other in queue:
-        if other.priority > item.priority:
+        if other.rank > item.rank:
             break
         if not other.future.done():
             rows += min(other.rows, max_rows)
@@ -183,10 +188,11 @@ def leaves_at(queue: Collection[Item], max_rows: int, delay_s: float, average_s:
 def take_batch(
     queue: deque[Item], max_rows: int, now: float, *, pad: bool = False
 ) -> tuple[list[Item], list[Item]]:
-    """Take the next batch off `queue`; return it and the items that have expired.
+    """Take the next batch off `queue`; return it and the items whose deadline has passed.
 
     The first item leads; those behind it join while they fit and rows are left. An item that does not
-    fit ends the batch, so that none is overtaken. Cancelled items are dropped.
+    fit ends the batch, so that none is overtaken. One that is only to be delayed goes to its new place
+    and may still run in this batch. Cancelled items are dropped.
     """
     batch: list[Item] = []
     late: list[Item] = []
@@ -197,7 +203,11 @@ def take_batch(
             queue.popleft()
             continue
         if item.expires is not None and item.expires <= now:
-            late.append(queue.popleft())
+            queue.popleft()
+            if item.deadline is not None and item.deadline <= now:
+                late.append(item)
+            else:
+                delay(queue, item)
             continue
         if batch and (rows + item.rows > max_rows or not fits(item, batch, pad=pad)):
             break

@@ -15,12 +15,12 @@ from concurrent.futures import Executor
 
 from inference_node.alarm import Alarm
 from inference_node.batch import (
-    LAST,
     Feed,
     Item,
     QueuePolicy,
     Ragged,
     Trims,
+    delay,
     enqueue,
     join,
     leaves_at,
@@ -191,7 +191,7 @@ class Batcher:
         """Queue a request that has limits, or that the policy orders."""
         policy = self.policy
         if policy.priority_levels:
-            item.priority = policy.priority(priority)
+            item.rank = 2 * policy.priority(priority)
         if timeout_s or policy.timeout_s:
             self._limit(item, policy.timeout(timeout_s))
         self._refuse_hopeless(item)
@@ -259,9 +259,10 @@ class Batcher:
                 break
             if self._delay_s and queue and self._waits_for_company():
                 return
-            batch, late = take_batch(queue, self._max_rows, self._clock(), pad=self._pad)
+            now = self._clock()
+            batch, late = take_batch(queue, self._max_rows, now, pad=self._pad)
             for item in late:
-                self._expire(item)
+                self._refuse_late(item, now)
             if not batch:
                 if queue:
                     continue
@@ -283,7 +284,10 @@ class Batcher:
             return
         began = self._clock()
         if item.expires is not None and item.expires <= began:
-            self._expire(item)
+            if item.deadline is not None and item.deadline <= began:
+                self._refuse_late(item, began)
+            else:
+                delay(self._queue, item)
             return
         try:
             results = self._run(item.feed, item.outputs)
@@ -319,15 +323,6 @@ class Batcher:
         ]
         if deadlines:
             self._alarm.set(min(deadlines))
-
-    def _expire(self, item: Item) -> None:
-        now = self._clock()
-        if item.deadline is not None and item.deadline <= now:
-            self._refuse_late(item, now)
-            return
-        item.expires = item.deadline
-        item.priority = LAST
-        enqueue(self._queue, item)
 
     def _refuse_late(self, item: Item, now: float) -> None:
         self.counters.failed(Failure.DEADLINE, now - item.queued_at)

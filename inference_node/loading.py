@@ -1,7 +1,7 @@
 """Makes one model version ready to serve: checks it, opens its session, warms it up."""
 
+import hashlib
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,21 +9,21 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from msgspec import Struct
 
-from inference_node.batch import Feed, QueuePolicy
+from inference_node.batch import QueuePolicy
 from inference_node.batcher import Batcher
 from inference_node.contract import Contract, contract_of
 from inference_node.declared import PREFIX, check_declared
-from inference_node.errors import ExecutionFailed, InputInvalid, ModelNotReady
+from inference_node.errors import ExecutionFailed, ModelNotReady
 from inference_node.large_pages import use_large_pages
-from inference_node.model_config import ModelConfig, Warmup, WarmupInput
-from inference_node.oip import DTYPES, Array, InferRequest, ModelMetadata, Tensor, TensorMetadata
-from inference_node.releases import file_digest, verify_release
+from inference_node.model_config import ModelConfig
+from inference_node.model_file import read_model
+from inference_node.oip import ModelMetadata, TensorMetadata
+from inference_node.releases import verify_release
 from inference_node.runtime import CPU, Session, provider_for, zeros
 from inference_node.settings import NodeSettings
-from inference_node.validation import feed_of
+from inference_node.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ INLINE_BELOW_S: Final = 60e-6
 # What one inline batch may hold up every other request for, with several cores and with one.
 INLINE_BATCH_BELOW_S: Final = 500e-6
 INLINE_BATCH_ALONE_BELOW_S: Final = 10e-3
-FILE_LIMIT_BYTES: Final = 1 << 30
 
 _WARM_RUNS: Final = 5
 _TRITON_TYPES: Final = {"BYTES": "STRING"}
@@ -112,25 +111,14 @@ def load_version(
     Raises:
         ModelNotReady: with the reason, if it may not or cannot be served.
     """
-    path = folder / config.model_file
-    digest = file_digest(path)
-    if settings.release_keys:
-        verify_release(folder, name, version, digest, settings.release_keys, config.model_file)
-    session = Session(
-        path,
-        provider=provider_for(
-            config.hardware, provider, settings.device, tensorrt=config.tensorrt is not None
-        ),
-        intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
-        tensorrt=config.tensorrt,
-    )
+    digest, session = _open(folder, name, version, config, settings, provider)
     use_large_pages()
     contract = contract_of(config, session)
     check_declared(config.distributions, contract.outputs, batches=contract.batches)
     max_rows = (config.max_batch_size or settings.max_batch_size) if contract.batches else 1
     names = tuple(output.name for output in contract.outputs)
     for warmup in config.warmups:
-        _warm_up(warmup, session, contract, names)
+        warm_up(warmup, session, contract, names)
     inline = config.instances == 1 and _fits_inline(session, contract, names, max_rows)
     executor = (
         None if inline else ThreadPoolExecutor(config.instances, thread_name_prefix=f"model-{name}")
@@ -162,6 +150,25 @@ def load_version(
     )
 
 
+def _open(
+    folder: Path, name: str, version: str, config: ModelConfig, settings: NodeSettings, provider: str
+) -> tuple[str, Session]:
+    """Return the digest of the model's file and a session on the very bytes that have it."""
+    data = read_model(folder / config.model_file)
+    digest = hashlib.sha256(data).hexdigest()
+    if settings.release_keys:
+        verify_release(folder, name, version, digest, settings.release_keys, config.model_file)
+    session = Session(
+        data,
+        provider=provider_for(
+            config.hardware, provider, settings.device, tensorrt=config.tensorrt is not None
+        ),
+        intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
+        tensorrt=config.tensorrt,
+    )
+    return digest, session
+
+
 def _site_policy(settings: NodeSettings) -> QueuePolicy:
     levels = settings.priority_levels
     return QueuePolicy(
@@ -173,9 +180,13 @@ def _site_policy(settings: NodeSettings) -> QueuePolicy:
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelNotReady("config.pbtxt: label_filename cannot be read as UTF-8 text") from error
+    # Only a line feed ends a line, as for Triton. `splitlines` knows many more ends, and a label that
+    # has one of them within would give all that follow to the wrong class.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return tuple(line.removesuffix("\r") for line in lines)
 
 
 def _fits_inline(session: Session, contract: Contract, names: tuple[str, ...], max_rows: int) -> bool:
@@ -205,44 +216,3 @@ def _best_time_s(run: Callable[[], object]) -> float:
         run()
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def _warm_up(warmup: Warmup, session: Session, contract: Contract, names: tuple[str, ...]) -> None:
-    tensors = []
-    for name, sample in warmup.inputs.items():
-        shape = (max(warmup.rows, 1), *sample.dims) if contract.batches else sample.dims
-        array = _sample(sample, shape)
-        tensors.append(Tensor(name=name, datatype=sample.datatype, shape=shape, array=array))
-    try:
-        feed: Feed = feed_of(contract.inputs, InferRequest(inputs=tensors))[0]
-    except InputInvalid as error:
-        raise ModelNotReady(f"config.pbtxt: model_warmup: {error}") from error
-    try:
-        for _ in range(warmup.count):
-            session.run(feed, names)
-    except ExecutionFailed as error:
-        raise ModelNotReady("broken: the model cannot be run on its model_warmup") from error
-
-
-def _sample(sample: WarmupInput, shape: tuple[int, ...]) -> Array:
-    dtype = DTYPES.get(sample.datatype)
-    if dtype is None or any(size < 0 for size in shape):
-        raise ModelNotReady("config.pbtxt: model_warmup needs a data_type and dims of known sizes")
-    size = math.prod(shape)
-    if size * max(dtype.itemsize, 1) > FILE_LIMIT_BYTES:
-        raise ModelNotReady("config.pbtxt: model_warmup is larger than 1 GiB")
-    if sample.file is not None:
-        try:
-            values = np.fromfile(sample.file, dtype=dtype, count=size) if dtype.kind != "O" else None
-        except OSError as error:
-            raise ModelNotReady("config.pbtxt: a model_warmup file cannot be read") from error
-        if values is None or len(values) != size:
-            raise ModelNotReady("config.pbtxt: a model_warmup file does not fill its dims")
-        return values.reshape(shape)
-    if dtype.kind == "O":
-        return np.full(shape, b"", dtype=dtype)
-    if sample.random:
-        random = np.random.default_rng(0)
-        values = random.random(shape) if dtype.kind in "fV" else random.integers(0, 2, shape)
-        return values.astype(dtype)
-    return np.zeros(shape, dtype=dtype)

@@ -5,6 +5,7 @@ The format belongs to protobuf's own parser and to Triton's published schema (`s
 What cannot be honoured is refused, so that a model is never served otherwise than its author wrote.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -102,11 +103,14 @@ def read_config(folder: Path) -> ModelConfig:
     """Return the configuration of the model in `folder`; the defaults if it has no `config.pbtxt`.
 
     Raises:
-        ModelNotReady: naming the field, if the file cannot be honoured.
+        ModelNotReady: naming the field, if the file cannot be honoured; if it is no file.
+        OSError: if it cannot be read.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return ModelConfig()
+    if not path.is_file():
+        raise ModelNotReady("broken: config.pbtxt cannot be read")
     if path.stat().st_size > CONFIG_LIMIT_BYTES:
         raise _refused("the file is larger than 1 MiB")
     message = _ModelConfig()
@@ -184,6 +188,8 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         raise _refused(f"max_batch_size must be 0 to {ROWS_MAX}")
     described = bool(message.input or message.output)
     policy = message.version_policy.WhichOneof("policy_choice")
+    if policy == "specific" and not message.version_policy.specific.versions:
+        raise _refused("version_policy.specific must name a version; with none, Triton serves none")
     hardware, instances = _instances(message)
     parameters = {key: value.string_value for key, value in message.parameters.items()}
     decoupled = message.model_transaction_policy.decoupled
@@ -213,8 +219,8 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
 
 
 def _plain_name(name: str) -> str:
-    if Path(name).name != name or name in (".", ".."):
-        raise _refused("a file must be named without folders")
+    if Path(name).name != name or name in (".", "..") or not name.isprintable():
+        raise _refused("a file must be named without folders or control characters")
     return name
 
 

@@ -33,7 +33,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "runtime": Rule(_I, "the node has one runtime"),
     "version_policy.latest.num_versions": Rule(_H, "the highest n; 1 where no policy is given"),
     "version_policy.all": Rule(_H, "every version"),
-    "version_policy.specific.versions": Rule(_H, "these; one that is missing is reported"),
+    "version_policy.specific.versions": Rule(_H, "one or more; one that is missing is reported"),
     "max_batch_size": Rule(
         _H, "above 0: dims leave out the batch dimension; a larger request is refused"
     ),
@@ -52,7 +52,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "output.data_type": Rule(_H, "checked against the model"),
     "output.dims": Rule(_H, "checked against the model"),
     "output.label_filename": Rule(
-        _H, "one label a line, for classification; inside the model's folder"
+        _H, "one label a line, ended by a line feed, for classification; inside the model's folder"
     ),
     "output.reshape": Rule(_R, "would change the shapes of answers"),
     "output.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),
@@ -83,7 +83,7 @@ RULES: Final[Mapping[str, Rule]] = {
         _H, "for a request with no priority, or none of these"
     ),
     "dynamic_batching.default_queue_policy.timeout_action": Rule(
-        _H, "REJECT answers at once; DELAY runs the request after all others"
+        _H, "REJECT answers at once; DELAY runs the request after others of its priority"
     ),
     "dynamic_batching.default_queue_policy.default_timeout_microseconds": Rule(_H, "0 is none"),
     "dynamic_batching.default_queue_policy.allow_timeout_override": Rule(
@@ -111,10 +111,12 @@ RULES: Final[Mapping[str, Rule]] = {
         "`distribution.*`; others are ignored",
     ),
     "model_warmup.name": Rule(_I, "a name only"),
-    "model_warmup.batch_size": Rule(_H, "rows of the sample"),
+    "model_warmup.batch_size": Rule(_H, "rows; one sample serves them all"),
     "model_warmup.count": Rule(_H, "how often the sample runs, once if 0"),
     "model_warmup.inputs": Rule(
-        _H, "`zero_data`, `random_data`, or `input_data_file` in the model's `warmup` folder"
+        _H,
+        "`zero_data`, `random_data`, or `input_data_file` in the model's `warmup` folder: one sample, "
+        "or one for each row",
     ),
     "model_operations": Rule(_R, "custom operators are code that does not come with the runtime"),
     "model_transaction_policy.decoupled": Rule(

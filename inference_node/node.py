@@ -65,8 +65,8 @@ class Node:
     async def load(self, name: str) -> None:
         """Load a model, or load it again, beside what serves; then serve the new versions instead.
 
-        Requests that the old versions have taken are finished by them. A version that cannot be loaded
-        again goes on serving as it was; the others are replaced all the same.
+        Requests that the old versions have taken are finished by them. A load that fails takes nothing
+        away: what could be loaded is served, and whatever else serves goes on as it was.
 
         Raises:
             ModelUnknown: if the repository has no such model.

@@ -1,6 +1,5 @@
 """Checks that a model file is the one a trusted release names."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Final
@@ -18,8 +17,6 @@ PAYLOAD_TYPE: Final = "application/vnd.bedside.release+json"
 DOCUMENT: Final = "release.json"
 MODEL_FILE: Final = "model.onnx"
 
-_CHUNK_BYTES: Final = 1 << 20
-
 
 class _File(Struct, frozen=True):
     sha256: str
@@ -30,15 +27,6 @@ class _Release(Struct, frozen=True):
     model: str
     version: str
     files: dict[str, _File]
-
-
-def file_digest(path: Path) -> str:
-    """Return SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def verify_release(

@@ -5,6 +5,7 @@ blocking and changes nothing; what was read is put in place in one step, on the 
 """
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME_RULE = (
+    "unsupported: a model's name is 1 to 128 letters of ASCII, digits, points, dashes and underscores, "
+    "and begins with a letter or digit"
+)
+# A file system's own, at the root of a volume.
+_NO_MODELS = {"lost+found"}
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -56,6 +63,8 @@ class Repository:
     def open(self) -> list[str]:
         """Choose the hardware and return the names of the models on disk; blocking.
 
+        A folder whose name cannot be a model's is reported, unless it begins with a point.
+
         Raises:
             RepositoryError: if the folder does not exist or a GPU is asked for where none works.
         """
@@ -63,56 +72,68 @@ class Repository:
         if not root.is_dir():
             raise RepositoryError(f"the model repository {root} is not a folder")
         self._provider = choose_provider(self._settings.device)
-        return sorted(
-            path.name for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)
-        )
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        for name in folders:
+            if not (_NAME.fullmatch(name) or name.startswith(".") or name in _NO_MODELS):
+                shown = _shown(name)
+                self._failed[shown, ""] = _reason(shown, ModelNotReady(_NAME_RULE))
+        return [name for name in folders if _NAME.fullmatch(name)]
 
     def read(self, name: str) -> Found:
         """Load and warm up the versions of one model beside those that serve; blocking.
 
         Raises:
             ModelUnknown: if there is no such folder.
+            ModelNotReady: if there is one, and its name cannot be a model's.
         """
+        if not _NAME.fullmatch(name) and (name, "") in self._failed:
+            raise ModelNotReady(_NAME_RULE)
         if not _NAME.fullmatch(name) or not (folder := self._settings.repository / name).is_dir():
             raise ModelUnknown("the repository has no such model")
-        loaded: dict[str, LoadedModel] = {}
-        failed: dict[str, str] = {}
         root = self._settings.repository
+        on_disk: list[str] = []
+        unread = "broken: the model's folder cannot be read"
         try:
+            on_disk = _on_disk(folder)
+            unread = "broken: config.pbtxt cannot be read"
             refuse_outside(root, folder, folder / CONFIG_FILE)
             config = read_config(folder)
             refuse_outside(root, *files_of(config))
         except (NodeError, OSError) as error:
-            reason = (
-                str(error) if isinstance(error, NodeError) else "broken: config.pbtxt cannot be read"
-            )
-            logger.warning("model %s is not served: %s", name, error)
-            versions = _on_disk(folder, None) or [""]
-            return Found(loaded={}, failed=dict.fromkeys(versions, reason))
-        versions, missing = _chosen(config, _on_disk(folder, config.model_file))
-        failed.update(dict.fromkeys(missing, "missing: version_policy names it and it is not on disk"))
-        if not (versions or missing) and (folder / CONFIG_FILE).is_file():
-            failed[""] = f"missing: no version has the file {config.model_file}"
+            reason = _reason(name, error, unread)
+            return Found(loaded={}, failed=dict.fromkeys(on_disk or [""], reason))
+        loaded: dict[str, LoadedModel] = {}
+        failed: dict[str, str] = {}
+        versions = _chosen(config, on_disk)
+        if not versions:
+            failed[""] = _reason(name, ModelNotReady("missing: it has no version"))
         for version in versions:
             try:
-                path = folder / version
-                refuse_outside(root, path, path / config.model_file, path / DOCUMENT)
-                loaded[version] = load_version(
-                    path, name, version, config, self._settings, self._provider
-                )
+                if version not in on_disk:
+                    raise ModelNotReady("missing: version_policy names it and it is not on disk")
+                loaded[version] = self._load(folder, version, config)
             except (NodeError, OSError) as error:
-                failed[version] = (
-                    str(error) if isinstance(error, NodeError) else "broken: a file cannot be read"
-                )
-                logger.warning("model %s is not served: %s", f"{name}/{version}", error)
+                failed[version] = _reason(f"{name}/{version}", error, "broken: a file cannot be read")
         return Found(loaded=loaded, failed=failed)
+
+    def _load(self, folder: Path, version: str, config: ModelConfig) -> LoadedModel:
+        path = folder / version
+        refuse_outside(self._settings.repository, path, path / config.model_file, path / DOCUMENT)
+        if not (path / config.model_file).is_file():
+            raise ModelNotReady(f"missing: it has no {config.model_file}")
+        return load_version(path, folder.name, version, config, self._settings, self._provider)
 
     def swap(self, name: str, found: Found) -> list[LoadedModel]:
         """Serve what was read instead of what served so far; return what is to be retired.
 
-        A version that could not be read again goes on serving as it was.
+        A load that fails takes nothing away, as with Triton: what could not be read again, or was not
+        found, goes on serving as it was. Files may be on their way.
         """
-        replaced = [key for key in self._loaded if key[0] == name and key[1] not in found.failed]
+        replaced = [
+            key
+            for key in self._loaded
+            if key[0] == name and (key[1] in found.loaded or not found.failed)
+        ]
         retired = [self._loaded.pop(key) for key in replaced]
         for key in [key for key in self._failed if key[0] == name]:
             del self._failed[key]
@@ -206,29 +227,38 @@ def _order(key: tuple[str, str]) -> tuple[str, int]:
     return key[0], int(key[1] or 0)
 
 
-def _on_disk(folder: Path, model_file: str | None) -> list[str]:
-    """Return the version folders of a model, lowest first: those that hold `model_file`, if given.
+def _reason(name: str, error: NodeError | OSError, unread: str = "") -> str:
+    """Log that `name` is not served and return why: `unread` where the system gave an error."""
+    logger.warning("model %s is not served: %s", name, error)
+    return str(error) if isinstance(error, NodeError) else unread
+
+
+def _shown(name: str) -> str:
+    """Return a folder's name with a mark for all that would not be seen, or would be obeyed."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _on_disk(folder: Path) -> list[str]:
+    """Return the version folders of a model, lowest first.
 
     As with Triton, what is not a number or begins with 0 is no version.
     """
     versions = [
         path.name
         for path in folder.iterdir()
-        if path.is_dir()
-        and path.name.isascii()
+        if path.name.isascii()
         and path.name.isdigit()
         and not path.name.startswith("0")
-        and (model_file is None or (path / model_file).is_file())
+        and path.is_dir()
     ]
     return sorted(versions, key=int)
 
 
-def _chosen(config: ModelConfig, versions: list[str]) -> tuple[list[str], list[str]]:
-    """Return the versions to serve, and those that the policy names and that are not there."""
+def _chosen(config: ModelConfig, on_disk: list[str]) -> list[str]:
+    """Return the versions that should serve, lowest first, whether or not they can."""
     if config.specific:
-        wanted = {str(version) for version in config.specific}
-        return [v for v in versions if v in wanted], sorted(wanted - set(versions), key=int)
-    return versions[-config.latest :] if config.latest else versions, []
+        return [str(version) for version in sorted(set(config.specific))]
+    return on_disk[-config.latest :] if config.latest else on_disk
 
 
 def refuse_outside(root: Path, *paths: Path) -> None:
@@ -237,6 +267,7 @@ def refuse_outside(root: Path, *paths: Path) -> None:
     Raises:
         ModelNotReady: if one of `paths` is, once links are followed, not under `root`.
     """
-    inside = root.resolve()
-    if not all(path.resolve().is_relative_to(inside) for path in paths):
+    # Not `Path.resolve`, which raises an error of its own where links lead in a circle.
+    inside = os.path.realpath(root)
+    if not all(Path(os.path.realpath(path)).is_relative_to(inside) for path in paths):
         raise ModelNotReady("unsafe: a symbolic link leads out of the repository")

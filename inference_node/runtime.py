@@ -2,9 +2,9 @@
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ import onnxruntime as ort
 from inference_node.bfloat16 import run_with_bfloat16
 from inference_node.errors import ExecutionFailed, ModelNotReady, RepositoryError
 from inference_node.model_config import Hardware
+from inference_node.model_file import refuse_unsafe
 from inference_node.oip import DTYPES, Array, TensorMetadata
 from inference_node.settings import Device
 
@@ -37,7 +38,6 @@ _DATATYPES: Final[Mapping[str, str]] = {
     "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
-_STANDARD_DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _ERRORS_ONLY: Final = 3
 
 
@@ -117,32 +117,37 @@ class Session:
 
     def __init__(
         self,
-        path: Path,
+        data: bytes,
         *,
         provider: str,
         intra_op_threads: int,
         tensorrt: Mapping[str, str] | None = None,
     ) -> None:
-        """Load the model at `path`; `tensorrt` are options of that provider.
+        """Load the model that `data` is, an ONNX file's bytes; `tensorrt` are options of that provider.
 
         Raises:
             ModelNotReady: with the reason, if it is not a model that may be run.
         """
-        _refuse_unsafe(path)
+        refuse_unsafe(data)
         options = ort.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
         # ONNX Runtime's warnings and errors can quote tensor values and paths.
         options.log_severity_level = _ERRORS_ONLY + 1
+        # Bytes that ONNX Runtime took for its own format would not be the model that was checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         providers = {
             CPU: [CPU],
             CUDA: [CUDA, CPU],
             TENSORRT: [(TENSORRT, dict(tensorrt or {})), CUDA, CPU],
         }[provider]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            self._session = ort.InferenceSession(data, options, providers=providers)
         except Exception as error:
             raise ModelNotReady("broken: ONNX Runtime cannot load the model file") from error
+        # The session keeps the file's bytes for as long as it lives, to be opened again, which it never
+        # is: as much memory as the weights take. It has no public way to let go of them.
+        self._session._model_bytes = None  # noqa: SLF001
         if provider not in self._session.get_providers():
             # ONNX Runtime goes on without a provider that does not start.
             raise ModelNotReady(f"unavailable: ONNX Runtime cannot run the model on {provider}")
@@ -190,38 +195,3 @@ def zeros(value: TensorMetadata, rows: int) -> Array:
     if value.datatype == "BYTES":
         return np.full(math.prod(shape), "", dtype=np.object_).reshape(shape)
     return np.zeros(shape, dtype=DTYPES[value.datatype])
-
-
-def _refuse_unsafe(path: Path) -> None:
-    """Refuse a model that would read other files or run code that does not come with the runtime."""
-    try:
-        model: Any = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise ModelNotReady("broken: the model file is not an ONNX model") from error
-    nodes = [node for function in model.functions for node in function.node]
-    for tensor in (*_tensors(model.graph), *_tensors_of(nodes)):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelNotReady("unsafe: the model keeps its weights in other files")
-    imports = [*model.opset_import, *(o for function in model.functions for o in function.opset_import)]
-    domains = {opset.domain for opset in imports}
-    if not domains <= _STANDARD_DOMAINS:
-        raise ModelNotReady("unsafe: the model needs custom operators")
-
-
-def _tensors(graph: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types
-    """Yield every tensor that a graph holds, in the graphs of its branches and loops too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _tensors_of(graph.node)
-
-
-def _tensors_of(nodes: Iterable[Any]) -> Iterator[Any]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        if attribute.HasField("g"):
-            yield from _tensors(attribute.g)
-        for graph in attribute.graphs:
-            yield from _tensors(graph)

@@ -16,6 +16,7 @@ from scipy import stats
 from bedside.errors import BedsideError
 from bedside.models.rows import Rows
 from inference_node import ExecutionFailed, ModelNotReady
+from inference_node.model_file import read_model
 from inference_node.runtime import CPU, Session
 
 Array = npt.NDArray[Any]
@@ -76,9 +77,11 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     if not path.is_file():
         raise ComparisonImpossible(f"there is no file {path}")
     try:
-        return Session(path, provider=CPU, intra_op_threads=threads)
+        return Session(read_model(path), provider=CPU, intra_op_threads=threads)
     except ModelNotReady as error:
         raise ComparisonImpossible(f"a node would not serve {path.name}: {error}") from error
+    except OSError as error:
+        raise ComparisonImpossible(f"{path.name} cannot be read") from error
 
 
 def compare(

@@ -119,29 +119,6 @@ def quantize(
             f"nothing in {model.name} can be quantized: its operators are "
             f"{', '.join(sorted(operators))}"
         )
-    _drop_unused_domains(quantized)
-    onnx.save(quantized, target)
-
-
-def _drop_unused_domains(model: onnx.ModelProto) -> None:
-    """Drop the operator sets that preparing a model imports whether or not it uses them.
-
-    A node refuses a model that imports operator sets that it does not know.
-    """
-    used = {"", *_domains(model.graph)}
-    for function in model.functions:
-        used |= {function.domain, *(node.domain for node in function.node)}
-    kept = [opset for opset in model.opset_import if opset.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-
-
-def _domains(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield node.domain
-        for attribute in node.attribute:
-            for subgraph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield from _domains(subgraph)
 
 
 def _prepared(model: Path, path: Path) -> onnx.ModelProto:

@@ -108,6 +108,7 @@ def test_a_model_that_a_node_would_refuse_is_refused(tmp_path):
     path = conv_model(tmp_path / "m.onnx")
     model = onnx.load(path)
     model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+    model.graph.node[0].domain = "evil.ops"
     onnx.save(model, path)
     with pytest.raises(ComparisonImpossible, match="custom operators"):
         open_session(path)

@@ -212,7 +212,7 @@ SAID = {
         "tensor.name", "tensor.datatype", "actual.datatype", "list(shape)", "list(actual.shape)",
         "axis",
         "value.name", "PREFIX", "name", "reason", "error", "version or 'none'", "provider", "kind",
-        "self._failed[name, wanted]",
+        "self._failed[name, wanted]", "config.model_file", "_NAME_RULE",
     },
     "VerificationError": {
         "WIDTH", "NOTE_MAX_BYTES", "PROOF_MAX", "len(found)", "len(witnesses)", "quorum",

@@ -345,6 +345,50 @@ def test_an_answer_that_would_come_late_is_refused_although_the_model_ran():
     run_virtually(main)
 
 
+@pytest.mark.parametrize(
+    ("asked", "order"),
+    [
+        # Each with its priority, and in lower case if its time in the queue passes before its turn.
+        (["a1", "B1", "C2", "D3"], ["B1", "a1", "C2", "D3"]),
+        (["a1", "C2", "D3"], ["a1", "C2", "D3"]),
+        (["c2", "D2", "e3", "F3", "a1"], ["a1", "D2", "c2", "F3", "e3"]),
+        (["a1", "b1", "C2"], ["a1", "b1", "C2"]),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_delayed_request_waits_for_its_own_priority_and_higher_ones_only(asked, order, rows):
+    began = []
+
+    async def main(loop):
+        executor = VirtualExecutor(loop, lambda: 1.0)
+
+        def run(feed, outputs):
+            executor.work()
+            began.extend(int(value) for value in feed["x"][:, 0])
+            return [feed["x"]]
+
+        to = Batcher(
+            run,
+            max_rows=rows,
+            max_queue_size=8,
+            executor=executor,
+            policy=QueuePolicy(priority_levels=3, default_priority=2, delays_late=True),
+            clock=executor.clock,
+        )
+
+        def submit(number, name):
+            feed = {"x": np.full((1, 1), number, np.float32)}
+            timeout_s = 0.75 if name.islower() else 0.0
+            return to.submit(feed, ("y",), 1, priority=int(name[1]), timeout_s=timeout_s)
+
+        running = submit(-1, "A1")
+        await asyncio.sleep(0)
+        await asyncio.gather(running, *(submit(n, name) for n, name in enumerate(asked)))
+
+    run_virtually(main)
+    assert [asked[number] for number in began[1:]] == order
+
+
 def test_a_queue_of_cancelled_requests_is_not_full():
     async def main(loop):
         executor = VirtualExecutor(loop, lambda: 1.0)

@@ -116,6 +116,7 @@ async def test_a_model_with_custom_operators_is_refused(tmp_path):
     linear_model(path)
     model = onnx.load(str(path))
     model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+    model.graph.node[0].domain = "evil.ops"
     path.write_bytes(model.SerializeToString())
     node = Node(NodeSettings(repository=tmp_path))
     await node.start()

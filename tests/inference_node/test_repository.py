@@ -1,30 +1,26 @@
 """A Triton repository on disk, served as it is: versions, configuration, warm-up, changes under load.
 
-Seen to fail: with `latest` passed over, `_warm_up` or `refuse_outside` left out, a broken version
+Seen to fail: with `latest` passed over, `warm_up` or `refuse_outside` left out, a broken version
 dropped by `swap`, no labels, and branches not searched. That each rule is what the reference says is
 test_model_repository_reference.py's.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
-import numpy as np
-import onnx
 import pytest
 from google.protobuf import text_format
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from support import linear_model
+from support.repositories import constant_model, lay_out, request, save, serving, states
 
 from inference_node import (
-    InferRequest,
     InputInvalid,
     ModelNotReady,
     ModelUnknown,
-    Node,
-    NodeSettings,
     RequestedOutput,
-    Tensor,
     loading,
 )
 from inference_node.batch import QueuePolicy, Ragged
@@ -36,58 +32,6 @@ max_batch_size: 8
 input [{ name: "x" data_type: TYPE_FP32 dims: [3] }]
 output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]
 """
-
-
-def constant_model(path, value):
-    """y = x * 0 + value, so that an answer says which file gave it."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "nought"], ["z"]), helper.make_node("Add", ["z", "v"], ["y"])],
-        "constant",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 3])],
-        [
-            numpy_helper.from_array(np.float32(0), "nought"),
-            numpy_helper.from_array(np.float32(value), "v"),
-        ],
-    )
-    save(graph, path)
-
-
-def save(graph, path):
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
-
-
-def lay_out(root, config="", versions=(1,), name="m"):
-    for version in versions:
-        linear_model(root / name / str(version) / "model.onnx")
-    if config:
-        (root / name / "config.pbtxt").write_text(config)
-    return root / name
-
-
-def request(shape=(1, 3), outputs=(), **parameters):
-    x = np.ones(shape, np.float32)
-    tensor = Tensor(name="x", datatype="FP32", shape=shape, array=x)
-    return InferRequest(inputs=[tensor], outputs=list(outputs), parameters=parameters)
-
-
-class serving:  # noqa: N801 reads as a statement
-    def __init__(self, root, **settings):
-        self.node = Node(NodeSettings(repository=root, **settings))
-
-    async def __aenter__(self):
-        await self.node.start()
-        return self.node
-
-    async def __aexit__(self, *_):
-        await self.node.close()
-
-
-def states(node):
-    return {(e.name, e.version): e.reason or e.state for e in node.index()}
 
 
 @pytest.mark.parametrize(
@@ -278,9 +222,11 @@ CHECKED = {
     "instance_group.kind": "instance_group [{ kind: KIND_MODEL }]",
     "max_batch_size": "max_batch_size: 70000",
     "default_model_filename": 'default_model_filename: "../../secret.onnx"',
+    "a file's name that would be obeyed": 'default_model_filename: "a\\nb.onnx"',
     "output.label_filename": 'output [{ name: "y" label_filename: "../../../etc/passwd" }]',
     "model_warmup.inputs": WARM % f'{FP32} input_data_file: "../../x"',
     "parameters": 'parameters { key: "ragged" value: { string_value: "maybe" } }',
+    "version_policy.specific.versions": "version_policy { specific {} }",
     "a file that is no configuration": "max_batch_size: eight",
     "a field of no known schema": "teleport { }",
 }
@@ -328,6 +274,23 @@ async def test_the_configuration_limits_rows_and_labels_classes(tmp_path):
         assert [text[0].split(b":")[1:] for text in answer.outputs[0].array] == [[b"1", b"septic"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("a\u2028b\x85c\x0cd\x0be\x1cf\ng\n", ("a\u2028b\x85c\x0cd\x0be\x1cf", "g")),
+        ("a\r\nb\r\n", ("a", "b")),
+        ("a\rb\nc", ("a\rb", "c")),
+        ("a\n\nc\n\n", ("a", "", "c", "")),
+        ("", ()),
+    ],
+)
+async def test_labels_are_lines_and_only_a_line_feed_ends_one(tmp_path, text, labels):
+    folder = lay_out(tmp_path, BATCHED.replace("dims: [2]", 'dims: [2] label_filename: "l.txt"'))
+    (folder / "l.txt").write_bytes(text.encode())
+    async with serving(tmp_path) as node:
+        assert node.loaded()[0].labels["y"] == labels
+
+
 async def test_a_configuration_that_contradicts_its_model_is_reported_and_others_serve(tmp_path):
     lay_out(tmp_path, BATCHED.replace("dims: [3]", "dims: [4]"), name="wrong")
     lay_out(tmp_path, BATCHED, name="right")
@@ -335,6 +298,41 @@ async def test_a_configuration_that_contradicts_its_model_is_reported_and_others
         assert "dims of x" in states(node)["wrong", "1"]
         assert not node.ready
         assert (await node.infer("right", None, request())).model_version == "1"
+
+
+async def test_a_folder_whose_name_no_model_can_have_is_reported_with_the_rule(tmp_path):
+    lay_out(tmp_path)
+    names = ["my model", "_m", "m\u00fcller", "m" * 129, "a\nREADY\x1b[2K\u202e", ".git", "lost+found"]
+    for name in names:
+        lay_out(tmp_path, name=name)
+    lay_out(tmp_path, name="b\udcff")
+    async with serving(tmp_path) as node:
+        found = states(node)
+        assert found.pop(("m", "1")) == "READY"
+        shown = {"my model", "_m", "m\u00fcller", "m" * 129, "a?READY?[2K?", "b?"}
+        assert {name for name, _ in found} == shown
+        assert all(why.startswith("unsupported: a model's name is") for why in found.values())
+        assert not node.ready
+        with pytest.raises(ModelNotReady, match="a model's name is"):
+            await node.load("my model")
+        with pytest.raises(ModelUnknown):
+            await node.load("another model")
+
+
+@pytest.mark.parametrize("what", ["dangling", "folder", "circle", "pipe"])
+async def test_a_configuration_that_is_there_and_no_file_is_not_taken_for_none(tmp_path, what):
+    folder = lay_out(tmp_path)
+    lay_out(tmp_path, name="right")
+    path = folder / "config.pbtxt"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(folder / ("nothing" if what == "dangling" else "config.pbtxt"))
+    async with serving(tmp_path) as node:
+        assert states(node)["right", "1"] == "READY"
+        assert states(node)["m", "1"] == "broken: config.pbtxt cannot be read"
 
 
 @pytest.mark.parametrize("what", ["model", "version", "folder", "configuration", "labels"])
@@ -366,25 +364,6 @@ async def test_a_link_inside_the_repository_is_served(tmp_path):
     (folder / "2").symlink_to(folder / "1")
     async with serving(tmp_path) as node:
         assert (await node.infer("m", None, request())).model_version == "2"
-
-
-def test_weights_in_other_files_are_found_in_branches_too(tmp_path):
-    weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="../../../../etc/hostname")
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])
-    branch = helper.make_graph(
-        [helper.make_node("Constant", [], ["y"], value=weight)], "branch", [], [value]
-    )
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [1])
-    path = tmp_path / "model.onnx"
-    save(helper.make_graph([node], "outer", [condition], [value]), path)
-    from inference_node.runtime import CPU, Session
-
-    with pytest.raises(ModelNotReady, match="unsafe: the model keeps its weights"):
-        Session(path, provider=CPU, intra_op_threads=1)
 
 
 async def test_loading_again_under_load_fails_no_request_and_mixes_no_answers(tmp_path):
@@ -440,7 +419,7 @@ async def test_a_version_is_warmed_up_before_it_serves_and_the_old_one_serves_me
 ):
     folder = lay_out(tmp_path, WARM % f"{FP32} zero_data: true")
     begun, go_on = threading.Event(), threading.Event()
-    warm_up = loading._warm_up
+    warm_up = loading.warm_up
 
     async with serving(tmp_path) as node:
         rows = []
@@ -453,7 +432,7 @@ async def test_a_version_is_warmed_up_before_it_serves_and_the_old_one_serves_me
             warm_up(warmup, session, contract, names)
             session.run = run
 
-        monkeypatch.setattr(loading, "_warm_up", slowly)
+        monkeypatch.setattr(loading, "warm_up", slowly)
         linear_model(folder / "2/model.onnx")
         change = asyncio.create_task(node.load("m"))
         await asyncio.to_thread(begun.wait, 30)
