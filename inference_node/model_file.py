@@ -18,6 +18,9 @@ MODEL_LIMIT_BYTES: Final = (1 << 31) - 1
 
 _STANDARD_DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 
+# ONNX Runtime's node for what TensorRT and others have compiled: a file's name, or code for a device.
+_ENGINE: Final = "EPContext"
+
 
 def read_model(path: Path) -> bytes:
     """Return what is in a model's file.
@@ -54,6 +57,8 @@ def refuse_unsafe(data: bytes) -> None:
             known = node.domain in _STANDARD_DOMAINS
             if not known and (node.domain, node.op_type, node.overload) not in own:
                 raise ModelNotReady("unsafe: the model needs custom operators")
+            if node.op_type == _ENGINE:
+                raise ModelNotReady("unsafe: the model is a compiled one, which may be in another file")
 
 
 def _bodies(model: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types

@@ -218,6 +218,18 @@ def test_a_custom_operator_is_found_wherever_it_is(hide, imported):
         refuse_unsafe(model.SerializeToString())
 
 
+def test_a_compiled_model_is_refused():
+    """TensorRT would open the file that it names, or run the engine that it is."""
+    model = squaring()
+    model.graph.node.append(
+        helper.make_node(
+            "EPContext", ["x"], ["z"], domain="com.microsoft", embed_mode=0, ep_cache_context="../other"
+        )
+    )
+    with pytest.raises(ModelNotReady, match="unsafe: the model is a compiled one"):
+        refuse_unsafe(model.SerializeToString())
+
+
 def test_weights_in_other_files_are_found_in_the_default_of_a_function_s_attribute():
     model = squaring()
     weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
