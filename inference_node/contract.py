@@ -1,6 +1,8 @@
 """What a model takes and gives once its configuration is held against the ONNX file."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -9,6 +11,9 @@ from inference_node.errors import ModelNotReady
 from inference_node.model_config import ModelConfig, TensorConfig, full_shape
 from inference_node.oip import TensorMetadata
 from inference_node.runtime import Session
+
+# Names that exporters number dimensions with (tf2onnx, torch.onnx) say nothing of equal sizes.
+_MADE_UP: Final = re.compile(r"^unk__\d+$|_dynamic_axes_\d+$")
 
 
 class Contract(Struct, frozen=True, kw_only=True):
@@ -26,9 +31,7 @@ def contract_of(config: ModelConfig, session: Session) -> Contract:
     Raises:
         ModelNotReady: naming the tensor, if they contradict each other.
     """
-    open_rows = all(
-        value.shape and value.shape[0] == -1 for value in (*session.inputs, *session.outputs)
-    )
+    open_rows = _open_rows((*session.inputs, *session.outputs))
     if config.max_batch_size and not open_rows:
         raise ModelNotReady(
             "config.pbtxt: max_batch_size is above 0, and the model does not leave the first dimension "
@@ -41,12 +44,31 @@ def contract_of(config: ModelConfig, session: Session) -> Contract:
     contract = Contract(
         inputs=_configured(config, config.inputs, session.inputs),
         outputs=_configured(config, config.outputs, session.outputs),
-        batches=open_rows if config.max_batch_size is None else config.max_batch_size > 0,
+        batches=(
+            open_rows and _same_rows(session)
+            if config.max_batch_size is None
+            else config.max_batch_size > 0
+        ),
         trims=_trims(session) if config.ragged is Ragged.PAD else {},
     )
     if config.iteration is not None:
         _check_feedback(config.iteration.feedback.items(), contract)
     return contract
+
+
+def _open_rows(tensors: Iterable[TensorMetadata]) -> bool:
+    return all(value.shape and value.shape[0] == -1 for value in tensors)
+
+
+def _same_rows(session: Session) -> bool:
+    """Whether the model names its inputs' first dimensions alike, and no other dimension so.
+
+    Requests to a ranker of queries by documents, or to a model that compares rows with each other, run
+    together, would be answered with each other's.
+    """
+    named = {name for value in session.inputs if (name := session.symbols[value.name][0]) is not None}
+    others = {name for names in session.symbols.values() for name in names[1:]}
+    return sum(not _MADE_UP.search(str(name)) for name in named) < 2 and not named & others
 
 
 def _configured(

@@ -214,7 +214,8 @@ def _warm_up(warmup: Warmup, session: Session, contract: Contract, names: tuple[
         array = _sample(sample, shape)
         tensors.append(Tensor(name=name, datatype=sample.datatype, shape=shape, array=array))
     try:
-        feed: Feed = feed_of(contract.inputs, InferRequest(inputs=tensors))[0]
+        request = InferRequest(inputs=tensors)
+        feed: Feed = feed_of(contract.inputs, request, batches=contract.batches)[0]
     except InputInvalid as error:
         raise ModelNotReady(f"config.pbtxt: model_warmup: {error}") from error
     try:
