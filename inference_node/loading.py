@@ -126,6 +126,7 @@ def load_version(
     )
     use_large_pages()
     contract = contract_of(config, session)
+    session.reshape(contract.reshaped_inputs, contract.reshaped_outputs)
     check_declared(config.distributions, contract.outputs, batches=contract.batches)
     max_rows = (config.max_batch_size or settings.max_batch_size) if contract.batches else 1
     names = tuple(output.name for output in contract.outputs)

@@ -18,6 +18,7 @@ from inference_node.declared import Distribution, declared
 from inference_node.errors import ModelNotReady
 from inference_node.model_config_rules import RULES, Action
 from inference_node.releases import MODEL_FILE
+from inference_node.reshape import same_elements
 from inference_node.schema import message_class
 
 CONFIG_FILE: Final = "config.pbtxt"
@@ -38,11 +39,16 @@ class Hardware(StrEnum):
 
 
 class TensorConfig(Struct, frozen=True, kw_only=True):
-    """An input or output as configured; an empty `datatype` or None for `dims` is the model's own."""
+    """An input or output as configured; an empty `datatype` or None for `dims` is the model's own.
+
+    `dims` is the shape that is served and `reshape` the one that the model has, if it is another; both
+    leave out the batch dimension of a model that batches.
+    """
 
     name: str
     datatype: str
     dims: tuple[int, ...] | None
+    reshape: tuple[int, ...] | None = None
     labels: Path | None = None
 
 
@@ -128,11 +134,6 @@ def files_of(config: ModelConfig) -> list[Path]:
     labels = [output.labels for output in config.outputs]
     samples = [sample.file for warmup in config.warmups for sample in warmup.inputs.values()]
     return [path for path in (*labels, *samples) if path is not None]
-
-
-def full_shape(config: ModelConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `dims` with the batch dimension in front, where the configuration leaves it out."""
-    return (-1, *dims) if config.max_batch_size else dims
 
 
 def _refused(reason: str) -> ModelNotReady:
@@ -227,10 +228,23 @@ def _datatype(field: Any) -> str:  # noqa: ANN401
 
 def _tensor(field: Any, folder: Path) -> TensorConfig:  # noqa: ANN401
     labels = getattr(field, "label_filename", "")
+    dims = tuple(field.dims)
+    reshape = tuple(field.reshape.shape) if field.HasField("reshape") else None
+    for key, shape in (("dims", dims), ("reshape", reshape or ())):
+        if any(size < 1 and size != -1 for size in shape):
+            raise _refused(f"{key} of {field.name} must be 1 or more, or -1 for any size")
+    if reshape is not None and not dims:
+        raise _refused(f"reshape of {field.name} needs dims")
+    if reshape is not None and not same_elements(dims, reshape):
+        raise _refused(
+            f"reshape of {field.name} is {list(reshape)} and its dims {list(dims)}: they must have the "
+            "same number of elements before, between and after each -1"
+        )
     return TensorConfig(
         name=field.name,
         datatype=_datatype(field),
-        dims=tuple(field.dims) or None,
+        dims=dims or None,
+        reshape=reshape,
         labels=folder / _plain_name(labels) if labels else None,
     )
 

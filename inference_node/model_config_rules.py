@@ -44,7 +44,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "input.allow_ragged_batch": Rule(
         _H, "differing shapes are always taken; `parameters.ragged` says how they run"
     ),
-    "input.reshape": Rule(_R, "would change the shapes that the model sees"),
+    "input.reshape": Rule(
+        _H, "requests bring `dims`, the model has this shape: see [shapes](#shapes-that-differ)"
+    ),
     "input.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),
     "input.optional": Rule(_R, "every input is required"),
     "input.is_non_linear_format_io": Rule(_R, "belongs to TensorRT engines"),
@@ -54,7 +56,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "output.label_filename": Rule(
         _H, "one label a line, for classification; inside the model's folder"
     ),
-    "output.reshape": Rule(_R, "would change the shapes of answers"),
+    "output.reshape": Rule(
+        _H, "the model gives this shape, answers have `dims`: see [shapes](#shapes-that-differ)"
+    ),
     "output.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),
     "output.is_non_linear_format_io": Rule(_R, "belongs to TensorRT engines"),
     "batch_input": Rule(_R, "would change what the model is given"),
