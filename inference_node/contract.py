@@ -38,20 +38,12 @@ def contract_of(config: ModelConfig, session: Session) -> Contract:
     Raises:
         ModelNotReady: naming the tensor, if they contradict each other.
     """
-    open_rows = _open_rows((*session.inputs, *session.outputs))
-    if config.max_batch_size and not open_rows:
-        raise ModelNotReady(
-            "config.pbtxt: max_batch_size is above 0, and the model does not leave the first dimension "
-            "of every input and output open"
-        )
     if config.inputs and {value.name for value in config.inputs} != {
         value.name for value in session.inputs
     }:
         raise ModelNotReady("config.pbtxt: input does not name the model's inputs")
-    batches = bool(config.max_batch_size)
-    if config.max_batch_size is None:
-        batches = open_rows and _same_rows(session)
-    rows = (-1,) if config.max_batch_size else ()
+    batches = _batches(config, session)
+    rows = (-1,) if batches else ()
     inputs, reshaped_inputs = _configured(config.inputs, session.inputs, rows)
     outputs, reshaped_outputs = _configured(config.outputs, session.outputs, rows)
     contract = Contract(
@@ -69,8 +61,21 @@ def contract_of(config: ModelConfig, session: Session) -> Contract:
     return contract
 
 
-def _open_rows(tensors: Iterable[TensorMetadata]) -> bool:
-    return all(value.shape and value.shape[0] == -1 for value in tensors)
+def _batches(config: ModelConfig, session: Session) -> bool:
+    """Whether requests may run together: as configured, or else if the whole model leaves rows open."""
+    if config.max_batch_size is None:
+        tensors = (*session.inputs, *session.outputs)
+        return all(value.shape[:1] == (-1,) for value in tensors) and _same_rows(session)
+    if not config.max_batch_size:
+        return False
+    served = {output.name for output in config.outputs}
+    for value in (*session.inputs, *(o for o in session.outputs if not served or o.name in served)):
+        if value.shape[:1] != (-1,):
+            raise ModelNotReady(
+                "config.pbtxt: max_batch_size is above 0, and the model does not leave the first "
+                f"dimension of {value.name} open"
+            )
+    return True
 
 
 def _same_rows(session: Session) -> bool:
@@ -141,7 +146,7 @@ def _trims(session: Session, contract: Contract) -> Trims:
         and (served := _served_axis(contract.reshaped_inputs, value.name, axis)) is not None
     }
     trims: dict[str, list[tuple[int, str, int]]] = {}
-    for value in session.outputs:
+    for value in contract.outputs:
         for axis, symbol in enumerate(session.symbols[value.name]):
             served = _served_axis(contract.reshaped_outputs, value.name, axis)
             if not axis or isinstance(symbol, int) or served is None:

@@ -183,7 +183,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         raise _refused("backend must be onnxruntime")
     if not 0 <= message.max_batch_size <= ROWS_MAX:
         raise _refused(f"max_batch_size must be 0 to {ROWS_MAX}")
-    described = bool(message.input or message.output)
+    described = bool(message.input and message.output)
     policy = message.version_policy.WhichOneof("policy_choice")
     hardware, instances = _instances(message)
     parameters = {key: value.string_value for key, value in message.parameters.items()}
@@ -192,7 +192,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         model_file=_plain_name(message.default_model_filename or MODEL_FILE),
         latest={"all": 0, "latest": message.version_policy.latest.num_versions or 1}.get(policy, 1),
         specific=tuple(message.version_policy.specific.versions),
-        # Triton completes a configuration that does not describe its tensors.
+        # Triton completes a configuration that does not describe both sides of its model.
         max_batch_size=message.max_batch_size if message.max_batch_size or described else None,
         inputs=tuple(_tensor(value, folder) for value in message.input),
         outputs=tuple(_tensor(value, folder) for value in message.output),

@@ -1,17 +1,19 @@
 """What a model takes and gives: its configuration held against its ONNX file.
 
-Seen to fail: with rows compared, and none refused, whether or not a model batches; with a gateway that
-compares them for its nodes; and with the names that inputs give their first dimensions passed over.
+Seen to fail: with rows compared, and none refused, whether or not a model batches; with the names that
+inputs give their first dimensions passed over; with outputs that are not configured held to rules; and
+with a configuration of only inputs, or only outputs, taken for a complete one.
 """
 
 import asyncio
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
-from support.repositories import ask, serving, write_model
+from onnx import helper, numpy_helper
+from support.repositories import ask, reason, serving, write_model
 
-from inference_node import InputInvalid
+from inference_node import InputInvalid, RequestedOutput
 
 
 def ranker(root, config=""):
@@ -101,3 +103,66 @@ async def test_requests_to_a_ranker_are_not_scored_against_each_others_documents
         callers = [ask(node, q=np.full((2, 8), n), d=np.ones((2, 8))) for n in (1, 2, 3)]
         for n, answer in zip((1, 2, 3), await asyncio.gather(*callers), strict=True):
             assert answer["scores"].tolist() == [[8.0 * n] * 2] * 2
+
+
+def summing(root, config, rows="n"):
+    """Write y = -x of [n, 2], and total [2], the sum over all rows."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["y"]),
+        helper.make_node("ReduceSum", ["x", "axis"], ["total"], keepdims=0),
+    ]
+    axis = numpy_helper.from_array(np.array([0], np.int64), "axis")
+    write_model(root, nodes, {"x": [rows, 2]}, {"y": [rows, 2], "total": [2]}, config, [axis])
+
+
+Y = 'output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]'
+
+
+async def test_an_output_that_is_not_configured_need_not_batch_and_is_not_given(tmp_path):
+    summing(tmp_path, f"max_batch_size: 8 {Y}")
+    async with serving(tmp_path) as node:
+        assert [output.name for output in node.metadata("m", None).outputs] == ["y"]
+        answers = await asyncio.gather(*(ask(node, x=np.full((2, 2), n)) for n in (1, 2)))
+        assert [answer["y"].tolist() for answer in answers] == [[[-n] * 2] * 2 for n in (1, 2)]
+        assert node.statistics("m")[0].execution_count == 1
+        with pytest.raises(InputInvalid, match="gives only: y"):
+            await ask(node, [RequestedOutput(name="total")], x=np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("output", ["", 'output [{ name: "total" }]'])
+async def test_an_output_that_is_served_must_batch(tmp_path, output):
+    summing(tmp_path, f"max_batch_size: 8 {output}")
+    assert "does not leave the first dimension of total open" in await reason(tmp_path)
+
+
+async def test_padding_asks_nothing_of_an_output_that_is_not_configured(tmp_path):
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("NonZero", ["x"], ["places"])]
+    pad = 'parameters { key: "ragged" value: { string_value: "pad" } }'
+    output = 'output [{ name: "y" data_type: TYPE_FP32 dims: [-1] }]'
+    shapes = {"x": ["n", "length"]}, {"y": ["n", "length"]}
+    write_model(tmp_path, nodes, *shapes, f"max_batch_size: 8 {output} {pad}")
+    path = tmp_path / "m/1/model.onnx"
+    model = onnx.load(str(path))
+    places = helper.make_tensor_value_info("places", onnx.TensorProto.INT64, [2, None])
+    model.graph.output.append(places)
+    onnx.save(model, str(path))
+    assert await reason(tmp_path) == ""
+
+
+@pytest.mark.parametrize("described", ["input", "output"])
+@pytest.mark.parametrize(("rows", "dims", "served"), [("n", [2], (-1, 2)), (3, [3, 2], (3, 2))])
+async def test_a_configuration_of_only_inputs_or_outputs_is_completed_by_the_model(
+    tmp_path, described, rows, dims, served
+):
+    name = {"input": "x", "output": "y"}[described]
+    write_model(
+        tmp_path,
+        [helper.make_node("Neg", ["x"], ["y"])],
+        {"x": [rows, 2]},
+        {"y": [rows, 2]},
+        f'{described} [{{ name: "{name}" data_type: TYPE_FP32 dims: {dims} }}]',
+    )
+    async with serving(tmp_path, max_batch_size=16) as node:
+        metadata = node.metadata("m", None)
+        assert [tensor.shape for tensor in (*metadata.inputs, *metadata.outputs)] == [served] * 2
+        assert node.config("m")["max_batch_size"] == (16 if rows == "n" else 0)
