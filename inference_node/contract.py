@@ -127,6 +127,11 @@ def _own_shape(
     if len(wanted) != len(actual.shape) or any(
         theirs not in (-1, ours) for ours, theirs in zip(wanted, actual.shape, strict=True)
     ):
+        if tensor.ragged and actual.shape == (-1,):
+            raise ModelNotReady(
+                f"config.pbtxt: allow_ragged_batch of {tensor.name} joins requests end to end, in the "
+                "model's shape [-1]; this node keeps rows, and pads them where parameters.ragged is pad"
+            )
         said = "dims of {} make" if tensor.reshape is None else "reshape of {} makes"
         raise ModelNotReady(
             f"config.pbtxt: {said.format(tensor.name)} the shape {list(wanted)}, the model's is "

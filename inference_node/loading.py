@@ -113,6 +113,10 @@ def load_version(
         ModelNotReady: with the reason, if it may not or cannot be served.
     """
     path = folder / config.model_file
+    if path.is_dir():
+        raise ModelNotReady(
+            f"unsafe: default_model_filename: {path.name} is a folder, and a model must be one file"
+        )
     digest = file_digest(path)
     if settings.release_keys:
         verify_release(folder, name, version, digest, settings.release_keys, config.model_file)
@@ -121,7 +125,9 @@ def load_version(
         provider=provider_for(
             config.hardware, provider, settings.device, tensorrt=config.tensorrt is not None
         ),
-        intra_op_threads=config.intra_op_threads or settings.intra_op_threads,
+        intra_op_threads=(
+            settings.intra_op_threads if config.intra_op_threads is None else config.intra_op_threads
+        ),
         tensorrt=config.tensorrt,
     )
     use_large_pages()

@@ -49,6 +49,7 @@ class TensorConfig(Struct, frozen=True, kw_only=True):
     datatype: str
     dims: tuple[int, ...] | None
     reshape: tuple[int, ...] | None = None
+    ragged: bool = False
     labels: Path | None = None
 
 
@@ -117,9 +118,17 @@ def read_config(folder: Path) -> ModelConfig:
         raise _refused("the file is larger than 1 MiB")
     message = _ModelConfig()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), message)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise _refused("the file is not Triton's ModelConfig in protobuf text format") from error
+        # Editors put a byte order mark in front, which nobody sees.
+        text_format.Parse(path.read_text(encoding="utf-8-sig"), message)
+    except UnicodeDecodeError as error:
+        raise _refused("the file is not UTF-8 text") from error
+    except text_format.ParseError as error:
+        # Its message quotes the file.
+        line, column = error.GetLine(), error.GetColumn()
+        place = "" if line is None else f": line {line}, column {column}"
+        raise _refused(
+            f"the file is not Triton's ModelConfig in protobuf text format{place}"
+        ) from error
     for field in _set_fields(message):
         rule = RULES.get(field)
         if rule is None:
@@ -189,7 +198,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
     parameters = {key: value.string_value for key, value in message.parameters.items()}
     decoupled = message.model_transaction_policy.decoupled
     return ModelConfig(
-        model_file=_plain_name(message.default_model_filename or MODEL_FILE),
+        model_file=_plain_name("default_model_filename", message.default_model_filename or MODEL_FILE),
         latest={"all": 0, "latest": message.version_policy.latest.num_versions or 1}.get(policy, 1),
         specific=tuple(message.version_policy.specific.versions),
         # Triton completes a configuration that does not describe both sides of its model.
@@ -202,7 +211,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         instances=instances,
         tensorrt=_tensorrt(message.optimization.execution_accelerators.gpu_execution_accelerator),
         intra_op_threads=(
-            _number("intra_op_thread_count", parameters["intra_op_thread_count"], THREADS_MAX)
+            _number("intra_op_thread_count", parameters["intra_op_thread_count"], 0, THREADS_MAX)
             if "intra_op_thread_count" in parameters
             else None
         ),
@@ -213,9 +222,9 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
     )
 
 
-def _plain_name(name: str) -> str:
+def _plain_name(field: str, name: str) -> str:
     if Path(name).name != name or name in (".", ".."):
-        raise _refused("a file must be named without folders")
+        raise _refused(f"{field} must be a name without folders")
     return name
 
 
@@ -245,7 +254,8 @@ def _tensor(field: Any, folder: Path) -> TensorConfig:  # noqa: ANN401
         datatype=_datatype(field),
         dims=dims or None,
         reshape=reshape,
-        labels=folder / _plain_name(labels) if labels else None,
+        ragged=getattr(field, "allow_ragged_batch", False),
+        labels=folder / _plain_name(f"label_filename of {field.name}", labels) if labels else None,
     )
 
 
@@ -281,11 +291,11 @@ def _instances(message: Any) -> tuple[Hardware, int]:  # noqa: ANN401
         kinds.add(
             {group.KIND_CPU: Hardware.CPU, group.KIND_GPU: Hardware.GPU}.get(group.kind, Hardware.SITE)
         )
-        count += group.count or 1
+        count += (group.count or 1) if group.count >= 0 else INSTANCES_MAX + 1
     if len(kinds) > 1:
-        raise _refused("instance_group must be of one kind: one session serves all instances")
-    if not 0 <= count <= INSTANCES_MAX:
-        raise _refused(f"instance_group.count must be 1 to {INSTANCES_MAX}")
+        raise _refused("instance_group.kind must be the same in all: one session serves all instances")
+    if count > INSTANCES_MAX:
+        raise _refused(f"instance_group.count must be 1 to {INSTANCES_MAX} in all")
     return (kinds.pop() if kinds else Hardware.SITE), max(count, 1)
 
 
@@ -318,15 +328,16 @@ def _warmup(sample: Any, folder: Path) -> Warmup:  # noqa: ANN401
                 datatype=_datatype(field),
                 dims=tuple(field.dims),
                 random=field.random_data,
-                file=(
-                    folder / WARMUP_FOLDER / _plain_name(field.input_data_file)
-                    if field.input_data_file
-                    else None
-                ),
+                file=_warmup_file(folder, name, field.input_data_file),
             )
             for name, field in sample.inputs.items()
         },
     )
+
+
+def _warmup_file(folder: Path, name: str, file: str) -> Path | None:
+    field = f"model_warmup.inputs.input_data_file of {name}"
+    return folder / WARMUP_FOLDER / _plain_name(field, file) if file else None
 
 
 def _iteration(parameters: Mapping[str, str]) -> Iteration:
@@ -338,10 +349,14 @@ def _iteration(parameters: Mapping[str, str]) -> Iteration:
                 "a decoupled model needs parameters.feedback, as output:input pairs that differ"
             )
         feedback[output] = fed
-    return Iteration(feedback=feedback, steps=_number("steps", parameters.get("steps", ""), STEPS_MAX))
+    steps = _number("steps", parameters.get("steps", ""), 1, STEPS_MAX)
+    return Iteration(feedback=feedback, steps=steps)
 
 
-def _number(name: str, text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-        raise _refused(f"parameters.{name} must be 1 to {most}")
-    return int(text)
+def _number(name: str, text: str, least: int, most: int) -> int:
+    # A number of thousands of digits is an error of Python's own.
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    number = int(text) if short else -1
+    if not least <= number <= most:
+        raise _refused(f"parameters.{name} must be {least} to {most}")
+    return number

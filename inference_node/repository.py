@@ -209,6 +209,8 @@ def _order(key: tuple[str, str]) -> tuple[str, int]:
 def _on_disk(folder: Path, model_file: str | None) -> list[str]:
     """Return the version folders of a model, lowest first: those that hold `model_file`, if given.
 
+    A folder of that name counts: why it is not served is to be said, and not that nothing is there.
+
     As with Triton, what is not a number or begins with 0 is no version.
     """
     versions = [
@@ -218,7 +220,7 @@ def _on_disk(folder: Path, model_file: str | None) -> list[str]:
         and path.name.isascii()
         and path.name.isdigit()
         and not path.name.startswith("0")
-        and (model_file is None or (path / model_file).is_file())
+        and (model_file is None or (path / model_file).exists())
     ]
     return sorted(versions, key=int)
 
