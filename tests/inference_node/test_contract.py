@@ -6,6 +6,7 @@ with a configuration of only inputs, or only outputs, taken for a complete one.
 """
 
 import asyncio
+import threading
 
 import numpy as np
 import onnx
@@ -13,7 +14,12 @@ import pytest
 from onnx import helper, numpy_helper
 from support.repositories import ask, reason, serving, write_model
 
-from inference_node import InputInvalid, RequestedOutput
+from inference_node import InputInvalid, RequestedOutput, loading
+
+BOTH = (
+    'input [{ name: "x" data_type: TYPE_FP32 dims: [%s] }] '
+    'output [{ name: "y" data_type: TYPE_FP32 dims: [%s] }]'
+)
 
 
 def ranker(root, config=""):
@@ -166,3 +172,31 @@ async def test_a_configuration_of_only_inputs_or_outputs_is_completed_by_the_mod
         metadata = node.metadata("m", None)
         assert [tensor.shape for tensor in (*metadata.inputs, *metadata.outputs)] == [served] * 2
         assert node.config("m")["max_batch_size"] == (16 if rows == "n" else 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "inline"),
+    [
+        (["n", 3], "", True),
+        ([4, 3], "", True),
+        (["n", "length"], "", False),
+        (["n", 3], BOTH % ("-1, 3", "-1, 3"), False),
+        (["n", "length"], f"max_batch_size: 8 {BOTH % ('3', '3')}", True),
+    ],
+)
+async def test_only_a_model_of_fixed_shapes_runs_on_the_event_loop(
+    tmp_path, monkeypatch, shape, config, inline
+):
+    for limit in ("INLINE_BELOW_S", "INLINE_BATCH_BELOW_S", "INLINE_BATCH_ALONE_BELOW_S"):
+        monkeypatch.setattr(loading, limit, 60.0)
+    here, ran = threading.get_ident(), []
+    write_model(tmp_path, [helper.make_node("Neg", ["x"], ["y"])], {"x": shape}, {"y": shape}, config)
+    async with serving(tmp_path, max_batch_size=8) as node:
+        (model,) = node.loaded()
+        run = model.batcher._run
+        model.batcher._run = lambda *what: ran.append(threading.get_ident() == here) or run(*what)
+        await ask(node, x=np.ones((4, 3)))
+        assert ran == [inline]
+        if shape[0] == "n" and "max_batch_size" not in config:
+            assert (await ask(node, x=np.ones((9, 3))))["y"].shape == (9, 3)
+            assert ran == [inline, False]
