@@ -56,7 +56,8 @@ class Batcher:
     """Queues the requests of one model version and runs them in batches.
 
     With an `executor` batches run in its threads, up to `instances` at a time. Without one they run on
-    the event loop: right for a model so small that the hop to a thread costs more than the run.
+    the event loop: right for a model so small that the hop to a thread costs more than the run. Only
+    what has more than `max_rows` then runs in `beyond`, if there is one.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Batcher:
         max_rows: int,
         max_queue_size: int,
         executor: Executor | None,
+        beyond: Executor | None = None,
         instances: int = 1,
         policy: QueuePolicy | None = None,
         ragged: Ragged = Ragged.SEPARATE,
@@ -77,6 +79,7 @@ class Batcher:
         self.policy = policy = policy or QueuePolicy()
         self._max_queue_size = policy.max_queue_size or max_queue_size
         self._executor = executor
+        self._beyond = beyond
         self._instances = instances if executor is not None else 1
         self._delay_s = policy.max_queue_delay_s
         self._ragged = ragged
@@ -140,15 +143,14 @@ class Batcher:
             self._admit(item, priority, timeout_s)
         if self._scheduled:
             return item.future
-        if self._executor is None and not self._delay_s and self._gathering.runs_at_once():
+        alone = self._executor is None and not self._delay_s and rows <= self._max_rows
+        alone = alone and not self._busy and self._gathering.runs_at_once()
+        if self._busy < self._instances:
             self._scheduled = True
             self._idle.clear()
             loop.call_soon(self._gather)
+        if alone:
             self._run_alone(queue.popleft())
-        elif self._busy < self._instances:
-            self._scheduled = True
-            self._idle.clear()
-            loop.call_soon(self._gather)
         return item.future
 
     @contextlib.contextmanager
@@ -201,7 +203,7 @@ class Batcher:
                 self.counters.failed(Failure.INPUT)
                 raise InputInvalid("the model does not take requests of different shapes at a time")
         enqueue(self._queue, item)
-        if item.deadline is not None and self._executor is not None:
+        if item.deadline is not None and (self._executor is not None or self._busy):
             # Who waits in vain is told then, not later.
             self._alarm.set(item.deadline)
 
@@ -254,7 +256,8 @@ class Batcher:
             self._company = None
         queue = self._queue
         while self._busy < self._instances:
-            if self._executor is None and len(queue) == 1 and not self._delay_s:
+            inline = self._executor is None and not self._delay_s
+            if inline and len(queue) == 1 and queue[0].rows <= self._max_rows:
                 self._run_alone(queue.popleft())
                 break
             if self._delay_s and queue and self._waits_for_company():
@@ -266,13 +269,15 @@ class Batcher:
             if not batch:
                 if queue:
                     continue
-                self._rest()
-                return
-            if self._executor is None:
+                break
+            executor = self._executor or (self._beyond if batch[0].rows > self._max_rows else None)
+            if executor is None:
                 self._settle(self._attempt(batch))
                 break
-            self._start(batch, self._executor)
-        if self._executor is None and queue and self._loop is not None:
+            self._start(batch, executor)
+            if executor is self._beyond:
+                self._ring()  # an alarm for those who wait behind it
+        if self._executor is None and queue and not self._busy and self._loop is not None:
             self._scheduled = True  # in a turn of its own: those who were answered go on first
             self._loop.call_soon(self._flush)
         else:
@@ -316,12 +321,8 @@ class Batcher:
         for item in self._queue:
             if item.deadline is not None and item.deadline <= now and not item.future.done():
                 self._refuse_late(item, now)
-        deadlines = [
-            item.deadline
-            for item in self._queue
-            if item.deadline is not None and not item.future.done()
-        ]
-        if deadlines:
+        waiting = [item.deadline for item in self._queue if not item.future.done()]
+        if deadlines := [deadline for deadline in waiting if deadline is not None]:
             self._alarm.set(min(deadlines))
 
     def _refuse_late(self, item: Item, now: float) -> None:
@@ -330,8 +331,7 @@ class Batcher:
 
     def _start(self, batch: list[Item], executor: Executor) -> None:
         self._busy += 1
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(executor, self._attempt, batch)
+        running = asyncio.get_running_loop().run_in_executor(executor, self._attempt, batch)
         running.add_done_callback(self._finish)
 
     def _finish(self, running: asyncio.Future[list[Part]]) -> None:

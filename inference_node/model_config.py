@@ -19,6 +19,7 @@ from inference_node.declared import Distribution, declared
 from inference_node.errors import ModelNotReady
 from inference_node.model_config_rules import RULES, Action
 from inference_node.releases import MODEL_FILE
+from inference_node.reshape import same_elements
 from inference_node.schema import message_class
 
 CONFIG_FILE: Final = "config.pbtxt"
@@ -39,11 +40,17 @@ class Hardware(StrEnum):
 
 
 class TensorConfig(Struct, frozen=True, kw_only=True):
-    """An input or output as configured; an empty `datatype` or None for `dims` is the model's own."""
+    """An input or output as configured; an empty `datatype` or None for `dims` is the model's own.
+
+    `dims` is the shape that is served and `reshape` the one that the model has, if it is another; both
+    leave out the batch dimension of a model that batches.
+    """
 
     name: str
     datatype: str
     dims: tuple[int, ...] | None
+    reshape: tuple[int, ...] | None = None
+    ragged: bool = False
     labels: Path | None = None
 
 
@@ -115,9 +122,17 @@ def read_config(folder: Path) -> ModelConfig:
         raise _refused("the file is larger than 1 MiB")
     message = _ModelConfig()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), message)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise _refused("the file is not Triton's ModelConfig in protobuf text format") from error
+        # Editors put a byte order mark in front, which nobody sees.
+        text_format.Parse(path.read_text(encoding="utf-8-sig"), message)
+    except UnicodeDecodeError as error:
+        raise _refused("the file is not UTF-8 text") from error
+    except text_format.ParseError as error:
+        # Its message quotes the file.
+        line, column = error.GetLine(), error.GetColumn()
+        place = "" if line is None else f": line {line}, column {column}"
+        raise _refused(
+            f"the file is not Triton's ModelConfig in protobuf text format{place}"
+        ) from error
     for field in _set_fields(message):
         rule = RULES.get(field)
         if rule is None:
@@ -132,11 +147,6 @@ def files_of(config: ModelConfig) -> list[Path]:
     labels = [output.labels for output in config.outputs]
     samples = [sample.file for warmup in config.warmups for sample in warmup.inputs.values()]
     return [path for path in (*labels, *samples) if path is not None]
-
-
-def full_shape(config: ModelConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `dims` with the batch dimension in front, where the configuration leaves it out."""
-    return (-1, *dims) if config.max_batch_size else dims
 
 
 def _refused(reason: str) -> ModelNotReady:
@@ -186,7 +196,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         raise _refused("backend must be onnxruntime")
     if not 0 <= message.max_batch_size <= ROWS_MAX:
         raise _refused(f"max_batch_size must be 0 to {ROWS_MAX}")
-    described = bool(message.input or message.output)
+    described = bool(message.input and message.output)
     policy = message.version_policy.WhichOneof("policy_choice")
     if policy == "specific" and not message.version_policy.specific.versions:
         raise _refused("version_policy.specific must name a version; with none, Triton serves none")
@@ -194,10 +204,10 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
     parameters = {key: value.string_value for key, value in message.parameters.items()}
     decoupled = message.model_transaction_policy.decoupled
     return ModelConfig(
-        model_file=_plain_name(message.default_model_filename or MODEL_FILE),
+        model_file=_plain_name("default_model_filename", message.default_model_filename or MODEL_FILE),
         latest={"all": 0, "latest": message.version_policy.latest.num_versions or 1}.get(policy, 1),
         specific=tuple(message.version_policy.specific.versions),
-        # Triton completes a configuration that does not describe its tensors.
+        # Triton completes a configuration that does not describe both sides of its model.
         max_batch_size=message.max_batch_size if message.max_batch_size or described else None,
         inputs=tuple(_tensor(value, folder) for value in message.input),
         outputs=tuple(_tensor(value, folder) for value in message.output),
@@ -207,7 +217,7 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
         instances=instances,
         tensorrt=_tensorrt(message.optimization.execution_accelerators.gpu_execution_accelerator),
         intra_op_threads=(
-            _number("intra_op_thread_count", parameters["intra_op_thread_count"], THREADS_MAX)
+            _number("intra_op_thread_count", parameters["intra_op_thread_count"], 0, THREADS_MAX)
             if "intra_op_thread_count" in parameters
             else None
         ),
@@ -218,9 +228,9 @@ def _config(message: Any, folder: Path) -> ModelConfig:  # noqa: ANN401
     )
 
 
-def _plain_name(name: str) -> str:
+def _plain_name(field: str, name: str) -> str:
     if Path(name).name != name or name in (".", "..") or not name.isprintable():
-        raise _refused("a file must be named without folders or control characters")
+        raise _refused(f"{field} must be a name without folders or control characters")
     return name
 
 
@@ -233,11 +243,25 @@ def _datatype(field: Any) -> str:  # noqa: ANN401
 
 def _tensor(field: Any, folder: Path) -> TensorConfig:  # noqa: ANN401
     labels = getattr(field, "label_filename", "")
+    dims = tuple(field.dims)
+    reshape = tuple(field.reshape.shape) if field.HasField("reshape") else None
+    for key, shape in (("dims", dims), ("reshape", reshape or ())):
+        if any(size < 1 and size != -1 for size in shape):
+            raise _refused(f"{key} of {field.name} must be 1 or more, or -1 for any size")
+    if reshape is not None and not dims:
+        raise _refused(f"reshape of {field.name} needs dims")
+    if reshape is not None and not same_elements(dims, reshape):
+        raise _refused(
+            f"reshape of {field.name} is {list(reshape)} and its dims {list(dims)}: they must have the "
+            "same number of elements before, between and after each -1"
+        )
     return TensorConfig(
         name=field.name,
         datatype=_datatype(field),
-        dims=tuple(field.dims) or None,
-        labels=folder / _plain_name(labels) if labels else None,
+        dims=dims or None,
+        reshape=reshape,
+        ragged=getattr(field, "allow_ragged_batch", False),
+        labels=folder / _plain_name(f"label_filename of {field.name}", labels) if labels else None,
     )
 
 
@@ -273,11 +297,11 @@ def _instances(message: Any) -> tuple[Hardware, int]:  # noqa: ANN401
         kinds.add(
             {group.KIND_CPU: Hardware.CPU, group.KIND_GPU: Hardware.GPU}.get(group.kind, Hardware.SITE)
         )
-        count += group.count or 1
+        count += (group.count or 1) if group.count >= 0 else INSTANCES_MAX + 1
     if len(kinds) > 1:
-        raise _refused("instance_group must be of one kind: one session serves all instances")
-    if not 0 <= count <= INSTANCES_MAX:
-        raise _refused(f"instance_group.count must be 1 to {INSTANCES_MAX}")
+        raise _refused("instance_group.kind must be the same in all: one session serves all instances")
+    if count > INSTANCES_MAX:
+        raise _refused(f"instance_group.count must be 1 to {INSTANCES_MAX} in all")
     return (kinds.pop() if kinds else Hardware.SITE), max(count, 1)
 
 
@@ -310,15 +334,16 @@ def _warmup(sample: Any, folder: Path) -> Warmup:  # noqa: ANN401
                 datatype=_datatype(field),
                 dims=tuple(field.dims),
                 random=field.random_data,
-                file=(
-                    folder / WARMUP_FOLDER / _plain_name(field.input_data_file)
-                    if field.input_data_file
-                    else None
-                ),
+                file=_warmup_file(folder, name, field.input_data_file),
             )
             for name, field in sample.inputs.items()
         },
     )
+
+
+def _warmup_file(folder: Path, name: str, file: str) -> Path | None:
+    field = f"model_warmup.inputs.input_data_file of {name}"
+    return folder / WARMUP_FOLDER / _plain_name(field, file) if file else None
 
 
 def _iteration(parameters: Mapping[str, str]) -> Iteration:
@@ -330,10 +355,14 @@ def _iteration(parameters: Mapping[str, str]) -> Iteration:
                 "a decoupled model needs parameters.feedback, as output:input pairs that differ"
             )
         feedback[output] = fed
-    return Iteration(feedback=feedback, steps=_number("steps", parameters.get("steps", ""), STEPS_MAX))
+    steps = _number("steps", parameters.get("steps", ""), 1, STEPS_MAX)
+    return Iteration(feedback=feedback, steps=steps)
 
 
-def _number(name: str, text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-        raise _refused(f"parameters.{name} must be 1 to {most}")
-    return int(text)
+def _number(name: str, text: str, least: int, most: int) -> int:
+    # A number of thousands of digits is an error of Python's own.
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    number = int(text) if short else -1
+    if not least <= number <= most:
+        raise _refused(f"parameters.{name} must be {least} to {most}")
+    return number

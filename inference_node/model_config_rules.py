@@ -42,9 +42,13 @@ RULES: Final[Mapping[str, Rule]] = {
     "input.dims": Rule(_H, "checked against the model; may fix a dimension that the model leaves open"),
     "input.format": Rule(_I, "describes the input only"),
     "input.allow_ragged_batch": Rule(
-        _H, "differing shapes are always taken; `parameters.ragged` says how they run"
+        _H,
+        "differing shapes are always taken, and run as `parameters.ragged` says; a model of "
+        "shape [-1], which takes requests end to end, is refused",
     ),
-    "input.reshape": Rule(_R, "would change the shapes that the model sees"),
+    "input.reshape": Rule(
+        _H, "requests bring `dims`, the model has this shape: see [shapes](#shapes-that-differ)"
+    ),
     "input.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),
     "input.optional": Rule(_R, "every input is required"),
     "input.is_non_linear_format_io": Rule(_R, "belongs to TensorRT engines"),
@@ -52,9 +56,13 @@ RULES: Final[Mapping[str, Rule]] = {
     "output.data_type": Rule(_H, "checked against the model"),
     "output.dims": Rule(_H, "checked against the model"),
     "output.label_filename": Rule(
-        _H, "one label a line, ended by a line feed, for classification; inside the model's folder"
+        _H,
+        "one label a line, ended by a line feed, for classification; a name without folders, of a file "
+        "in the model's folder",
     ),
-    "output.reshape": Rule(_R, "would change the shapes of answers"),
+    "output.reshape": Rule(
+        _H, "the model gives this shape, answers have `dims`: see [shapes](#shapes-that-differ)"
+    ),
     "output.is_shape_tensor": Rule(_R, "belongs to TensorRT engines"),
     "output.is_non_linear_format_io": Rule(_R, "belongs to TensorRT engines"),
     "batch_input": Rule(_R, "would change what the model is given"),
@@ -94,29 +102,38 @@ RULES: Final[Mapping[str, Rule]] = {
     "sequence_batching": Rule(_R, "requests are independent of each other"),
     "ensemble_scheduling": Rule(_R, "the caller, or one ONNX file, joins models"),
     "instance_group.name": Rule(_I, "a name only"),
-    "instance_group.kind": Rule(_H, "`KIND_CPU`, `KIND_GPU`, `KIND_AUTO`; `KIND_MODEL` is refused"),
-    "instance_group.count": Rule(_H, "batches that may run at once; they share the weights"),
+    "instance_group.kind": Rule(
+        _H,
+        "`KIND_CPU`, `KIND_GPU` or `KIND_AUTO`, the same in all groups; `KIND_MODEL` is refused",
+    ),
+    "instance_group.count": Rule(
+        _H,
+        "batches that may run at once, 64 at most in all groups; they share the weights",
+    ),
     "instance_group.gpus": Rule(_I, "the first GPU runs every model"),
     "instance_group.rate_limiter": Rule(_I, "the count is the limit"),
     "instance_group.host_policy": Rule(_I, "a matter of speed"),
     "instance_group.profile": Rule(_R, "belongs to TensorRT engines"),
     "instance_group.passive": Rule(_R, "every instance serves"),
     "instance_group.secondary_devices": Rule(_R, "belongs to other backends"),
-    "default_model_filename": Rule(_H, "instead of `model.onnx`; a name without folders"),
+    "default_model_filename": Rule(
+        _H,
+        "instead of `model.onnx`; a name without folders, of one file: a folder of several is refused",
+    ),
     "cc_model_filenames": Rule(_R, "would choose another file by GPU"),
     "metric_tags": Rule(_I, "metrics carry the node's own tags"),
     "parameters": Rule(
         _H,
-        "`feedback`, `steps`, `ragged` (separate, refuse, pad), `intra_op_thread_count`, "
-        "`distribution.*`; others are ignored",
+        "`feedback`, `steps`, `ragged` (separate, refuse, pad), `intra_op_thread_count` (0 "
+        "to 256; 0 is ONNX Runtime's own choice), `distribution.*`; others are ignored",
     ),
     "model_warmup.name": Rule(_I, "a name only"),
     "model_warmup.batch_size": Rule(_H, "rows; one sample serves them all"),
     "model_warmup.count": Rule(_H, "how often the sample runs, once if 0"),
     "model_warmup.inputs": Rule(
         _H,
-        "`zero_data`, `random_data`, or `input_data_file` in the model's `warmup` folder: one sample, "
-        "or one for each row",
+        "`zero_data`, `random_data`, or `input_data_file`, a name without folders, of a file "
+        "in the model's `warmup` folder: one sample, or one for each row",
     ),
     "model_operations": Rule(_R, "custom operators are code that does not come with the runtime"),
     "model_transaction_policy.decoupled": Rule(

@@ -238,10 +238,10 @@ class Node:
 
 
 def _feed(model: LoadedModel, request: InferRequest) -> tuple[Mapping[str, Array], int]:
-    feed, rows = feed_of(model.inputs, request)
+    feed, rows = feed_of(model.inputs, request, batches=model.batches)
     if model.rows_limit is not None and rows > model.rows_limit:
         raise InputInvalid(f"the model takes at most {model.rows_limit} rows in one request")
-    return feed, rows if model.batches else 1
+    return feed, rows
 
 
 def _outputs(model: LoadedModel, request: InferRequest) -> tuple[tuple[str, ...], Summaries]:

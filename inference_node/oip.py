@@ -75,7 +75,10 @@ class InferRequest(Struct, kw_only=True):
 
     @property
     def rows(self) -> int | None:
-        """The first dimension of the first input, or None if it has none."""
+        """The first dimension of the first input, or None if it has none.
+
+        It counts rows only if the model batches, which a request does not say.
+        """
         shape = self.inputs[0].shape if self.inputs else ()
         return shape[0] if shape else None
 

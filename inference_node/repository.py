@@ -119,6 +119,11 @@ class Repository:
     def _load(self, folder: Path, version: str, config: ModelConfig) -> LoadedModel:
         path = folder / version
         refuse_outside(self._settings.repository, path, path / config.model_file, path / DOCUMENT)
+        if (path / config.model_file).is_dir():
+            raise ModelNotReady(
+                f"unsafe: default_model_filename: {config.model_file} is a folder, "
+                "and a model must be one file"
+            )
         if not (path / config.model_file).is_file():
             raise ModelNotReady(f"missing: it has no {config.model_file}")
         return load_version(path, folder.name, version, config, self._settings, self._provider)

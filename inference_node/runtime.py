@@ -15,6 +15,7 @@ from inference_node.errors import ExecutionFailed, ModelNotReady, RepositoryErro
 from inference_node.model_config import Hardware
 from inference_node.model_file import refuse_unsafe
 from inference_node.oip import DTYPES, Array, TensorMetadata
+from inference_node.reshape import Reshape, run_reshaped
 from inference_node.settings import Device
 
 CUDA: Final = "CUDAExecutionProvider"
@@ -160,6 +161,11 @@ class Session:
         self._run = self._session.run
         if any(value.datatype == "BF16" for value in (*self.inputs, *self.outputs)):
             self._run = functools.partial(run_with_bfloat16, self._session)
+
+    def reshape(self, inputs: Mapping[str, Reshape], outputs: Mapping[str, Reshape]) -> None:
+        """Take and give these tensors, by name, in the shapes that are served from here on."""
+        if inputs or outputs:
+            self._run = functools.partial(run_reshaped, self._run, inputs, outputs)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Return the named outputs for one batch of inputs.

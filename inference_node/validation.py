@@ -8,8 +8,13 @@ from inference_node.errors import InputInvalid
 from inference_node.oip import DTYPES, Array, InferRequest, Tensor, TensorMetadata
 
 
-def feed_of(inputs: Sequence[TensorMetadata], request: InferRequest) -> tuple[Mapping[str, Array], int]:
+def feed_of(
+    inputs: Sequence[TensorMetadata], request: InferRequest, *, batches: bool
+) -> tuple[Mapping[str, Array], int]:
     """Return the arrays of `request` by input name, and its number of rows.
+
+    Only for a model that `batches` is the first dimension of every input that of the rows; a request
+    to another has one row, whatever its shapes.
 
     Raises:
         InputInvalid: if the request does not fit `inputs`; only the model's own names are quoted.
@@ -28,7 +33,7 @@ def feed_of(inputs: Sequence[TensorMetadata], request: InferRequest) -> tuple[Ma
         if expected.datatype == "BYTES":
             array = _decoded(array, expected.name)
         feed[expected.name] = array
-        if expected.shape and expected.shape[0] == -1:
+        if batches:
             if position and array.shape[0] != rows:
                 raise InputInvalid("the inputs have different numbers of rows")
             rows = array.shape[0]

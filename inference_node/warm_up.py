@@ -31,7 +31,8 @@ def warm_up(warmup: Warmup, session: Session, contract: Contract, names: tuple[s
         array = _array(sample, rows)
         tensors.append(Tensor(name=name, datatype=sample.datatype, shape=array.shape, array=array))
     try:
-        feed: Feed = feed_of(contract.inputs, InferRequest(inputs=tensors))[0]
+        request = InferRequest(inputs=tensors)
+        feed: Feed = feed_of(contract.inputs, request, batches=contract.batches)[0]
     except InputInvalid as error:
         raise ModelNotReady(f"config.pbtxt: model_warmup: {error}") from error
     try:

@@ -264,7 +264,8 @@ class RemoteNode:
         metadata = self._metadata.get(model)
         # Servers need not say what a model takes; some of MLServer's do not.
         if metadata is not None and metadata.inputs:
-            feed_of(metadata.inputs, request)
+            # Nor does what they say tell whether a first dimension is that of rows: the node knows.
+            feed_of(metadata.inputs, request, batches=False)
         return metadata
 
     async def _described(self, models: Sequence[ModelInfo]) -> dict[ModelInfo, ModelMetadata]:

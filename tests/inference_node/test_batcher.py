@@ -250,3 +250,46 @@ async def test_a_model_that_mixes_rows_gives_no_one_anothers_answer():
     to = batcher(lambda feed, _: [feed["x"].sum(axis=0, keepdims=True)])
     outcomes = await asyncio.gather(submit(to, 1), submit(to, 2))
     assert [float(result[0][0, 0]) for result in outcomes] == [1.0, 2.0]
+
+
+async def test_what_is_larger_than_was_timed_does_not_hold_up_the_event_loop(monkeypatch):
+    """It runs in a thread, what comes meanwhile waits its turn, and the loop does not spin."""
+    here, go_on = threading.get_ident(), threading.Event()
+    runs, flushes = [], []
+
+    def run(feed, outputs):
+        runs.append((len(feed["x"]), threading.get_ident() == here))
+        assert go_on.wait(30) or len(feed["x"]) < 9
+        return double(feed, outputs)
+
+    flush = Batcher._flush
+    monkeypatch.setattr(Batcher, "_flush", lambda to: flushes.append(to) or flush(to))
+    with ThreadPoolExecutor(1) as beyond:
+        to = Batcher(run, max_rows=8, max_queue_size=64, executor=None, beyond=beyond)
+        large = submit(to, 1, rows=9)
+        impatient = submit(to, 2, deadline=time.monotonic() + 0.05)
+        behind = submit(to, 3, rows=8)
+        with pytest.raises(DeadlineExceeded):
+            await impatient
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not large.done()
+        assert not behind.done()
+        assert len(flushes) < 5
+        late = submit(to, 4, deadline=time.monotonic() + 0.05)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        go_on.set()
+        assert (await behind)[0][0, 0] == 6
+        assert (await large)[0].tolist() == [[2.0]] * 9
+        assert runs == [(9, False), (8, True)]
+        go_on.clear()
+        alone = submit(to, 5, rows=9)
+        for _ in range(TURNS_MAX + 2):
+            await asyncio.sleep(0)
+        after = submit(to, 6)
+        assert not after.done()
+        go_on.set()
+        assert (await alone)[0][0, 0] == 10
+        assert (await after)[0][0, 0] == 12
+        await to.drain()

@@ -129,6 +129,7 @@ class World:
             max_rows=site.max_rows,
             max_queue_size=site.queue_size,
             executor=None if site.inline else self.executor,
+            beyond=self.executor if site.inline else None,
             instances=site.instances,
             policy=QueuePolicy(
                 max_queue_delay_s=site.delay_s,
@@ -166,7 +167,7 @@ class World:
 
     def run(self, feed, outputs):
         x = feed["x"]
-        if self.site.inline:
+        if self.site.inline and not self.executor.at_work:
             self.loop.now += next(self.durations_s)
         else:
             self.executor.work()

@@ -14,7 +14,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import linear_model
-from support.repositories import constant_model, request, save, serving, states
+from support.repositories import constant_model, request, save, states
+from support.served_models import serving
 
 from inference_node import ModelNotReady, loading, runtime
 from inference_node.model_file import MODEL_LIMIT_BYTES, refuse_unsafe

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 from support import linear_model
-from support.repositories import constant_model, lay_out, request, serving, states
+from support.repositories import constant_model, lay_out, request, states
+from support.served_models import serving
 
 from inference_node import ModelNotReady, repository
 

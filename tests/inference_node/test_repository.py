@@ -14,7 +14,8 @@ import pytest
 from google.protobuf import text_format
 from onnx import TensorProto, helper
 from support import linear_model
-from support.repositories import constant_model, lay_out, request, save, serving, states
+from support.repositories import constant_model, lay_out, request, save, states
+from support.served_models import serving
 
 from inference_node import (
     InputInvalid,
@@ -141,6 +142,14 @@ HONOURED = {
     "input.name": (BATCHED, lambda c: c.inputs[0].name == "x"),
     "input.data_type": (BATCHED, lambda c: c.inputs[0].datatype == "FP32"),
     "input.dims": (BATCHED, lambda c: c.inputs[0].dims == (3,)),
+    "input.reshape": (
+        BATCHED.replace("dims: [3]", "dims: [3] reshape { shape: [1, 3] }"),
+        lambda c: c.inputs[0].reshape == (1, 3),
+    ),
+    "output.reshape": (
+        BATCHED.replace("dims: [2]", "dims: [2] reshape { shape: [2, 1] }"),
+        lambda c: c.outputs[0].reshape == (2, 1),
+    ),
     "output.name": (BATCHED, lambda c: c.outputs[0].name == "y"),
     "output.data_type": (BATCHED, lambda c: c.outputs[0].datatype == "FP32"),
     "output.dims": (BATCHED, lambda c: c.outputs[0].dims == (2,)),

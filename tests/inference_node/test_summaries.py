@@ -245,7 +245,7 @@ async def test_a_derived_output_may_not_have_the_name_of_the_models_own(tmp_path
 
 
 async def test_an_output_that_configuration_leaves_out_cannot_be_declared(tmp_path):
-    config = 'output { name: "draws" data_type: TYPE_FP32 dims: [ -1, 5 ] }\n'
+    config = 'output { name: "draws" data_type: TYPE_FP32 dims: [ 5 ] }\n'
     async with serving(tmp_path, NORMAL, config=config) as node:
         assert "does not give" in node.index()[0].reason
 

@@ -6,7 +6,8 @@ Seen to fail: with as many samples demanded as the batch has rows, and with text
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from support.repositories import lay_out, save, serving, states
+from support.repositories import lay_out, save, states
+from support.served_models import serving
 
 from inference_node import loading, warm_up
 from inference_node.contract import Contract

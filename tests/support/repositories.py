@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from inference_node import InferRequest, Node, NodeSettings, Tensor
+from inference_node import InferRequest, Tensor
 from support.models import linear_model
 
 
@@ -42,18 +42,6 @@ def request(shape=(1, 3), outputs=(), **parameters):
     x = np.ones(shape, np.float32)
     tensor = Tensor(name="x", datatype="FP32", shape=shape, array=x)
     return InferRequest(inputs=[tensor], outputs=list(outputs), parameters=parameters)
-
-
-class serving:  # noqa: N801 reads as a statement
-    def __init__(self, root, **settings):
-        self.node = Node(NodeSettings(repository=root, **settings))
-
-    async def __aenter__(self):
-        await self.node.start()
-        return self.node
-
-    async def __aexit__(self, *_):
-        await self.node.close()
 
 
 def states(node):

@@ -55,6 +55,11 @@ class VirtualExecutor(Executor):
         """The time as the work sees it: it begins when it was submitted."""
         return self._loop.now - self._skew
 
+    @property
+    def at_work(self) -> bool:
+        """Whether its work is what runs now, and has not taken its time yet."""
+        return self._skew > 0
+
     def work(self) -> None:
         """Called by what is run, where its time passes."""
         self._skew = 0.0
