@@ -21,7 +21,7 @@ from inference_node import (
 )
 from secure_gateway import frames
 from secure_gateway.channel import DeviceBusy, DeviceError, DeviceHub, DeviceOffline
-from secure_gateway.errors import Lost, NotBegun, Refusal
+from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
 from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.models import ModelIndex
 from secure_gateway.nodes import SiteNode
@@ -174,9 +174,11 @@ def _refusal_of(error: NodeError, node: SiteNode) -> Refusal:
             )
         case NodeSilent():
             node.health.failed()
-            return Refusal(Problem.DEADLINE_EXCEEDED, "The node did not answer in time.")
+            late = Unanswered if node.stateless else Refusal
+            return late(Problem.DEADLINE_EXCEEDED, "The node did not answer in time.")
         case DeadlineExceeded():
-            return Refusal(
+            late = Unanswered if node.stateless else Refusal
+            return late(
                 Problem.DEADLINE_EXCEEDED, "The request's deadline passed before it was served."
             )
         case ModelUnknown():

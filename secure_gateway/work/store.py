@@ -261,8 +261,12 @@ class WorkStore:
             await connection.execute(insert(SealedRow).values(work_id=str(work.id), content=sealed))
         return True
 
-    async def postpone(self, work: Work, delay_s: float) -> None:
-        """Queue running work again, for after `delay_s`; this run does not count as an attempt."""
+    def exhausted(self, work: Work) -> bool:
+        """Say whether the run that `work` was taken for is the last that it may have."""
+        return work.attempts >= self._settings.attempts_max
+
+    async def postpone(self, work: Work, delay_s: float, *, counts: bool = False) -> None:
+        """Queue running work again, for after `delay_s`; `counts` says whether this was an attempt."""
         async with self._database.begin() as connection:
             await connection.execute(
                 update(WorkRow)
@@ -271,7 +275,7 @@ class WorkStore:
                     state=WorkState.QUEUED,
                     started_ms=None,
                     not_before_ms=self._now_ms() + int(delay_s * 1000),
-                    attempts=WorkRow.attempts - 1,
+                    attempts=WorkRow.attempts - (0 if counts else 1),
                     postponed=WorkRow.postponed + 1,
                 )
             )
@@ -371,7 +375,7 @@ class WorkStore:
                 work,
                 Failure(
                     problem=Problem.EXECUTION_FAILED,
-                    detail=f"The gateway ended {work.attempts} times while it ran this work.",
+                    detail=f"It was run {work.attempts} times, and the gateway ended during the last.",
                 ),
             )
         await self.tidy()

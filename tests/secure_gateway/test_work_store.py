@@ -20,7 +20,7 @@ from inference_node import InferResponse, decode_request
 from policies import Engine, Principal, Role, build_bundle
 from secure_gateway.claims import NO_CLAIMS
 from secure_gateway.consent.reconsider import Reconsideration
-from secure_gateway.errors import Refusal
+from secure_gateway.errors import Lost, Refusal, Unanswered
 from secure_gateway.exchange import Answer, Exchange
 from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken, Sealer
@@ -394,6 +394,32 @@ async def test_what_may_be_tried_again_is_with_growing_pauses(store, log, clock)
         running.wake()
     found = await until(store, work, WorkState.DONE)
     assert (found.attempts, found.postponed) == (1, 3)
+    await running.close()
+
+
+@pytest.mark.parametrize("kind", [Lost, Unanswered])
+async def test_what_may_have_run_is_run_again_a_number_of_times(reopen, log, clock, kind):
+    store = await reopen(attempts_max=3)
+    perhaps = [kind(Problem.EXECUTION_FAILED, "broke off", retry_after_s=2) for _ in range(3)]
+    work, pipeline = await add(store), Pipeline(*perhaps)
+    running = runner(store, log, pipeline)
+    for tries, pause_s in ((1, 2), (2, 4)):
+        await pipeline.reaches(calls=tries)
+        found = await until(store, work, WorkState.QUEUED)
+        assert (found.attempts, found.postponed) == (tries, tries)
+        clock.now += pause_s
+        running.wake()
+    found = await until(store, work, WorkState.FAILED)
+    assert (await store.failure(found)).detail == "broke off"
+    assert len(pipeline.calls) == 3
+    await running.close()
+
+
+async def test_what_may_have_run_and_left_something_behind_ends_there(store, log):
+    broken = Refusal(Problem.EXECUTION_FAILED, "broke off", retry_after_s=2)
+    work, pipeline = await add(store), Pipeline(broken)
+    running = runner(store, log, pipeline)
+    assert (await until(store, work, WorkState.FAILED)).attempts == 1
     await running.close()
 
 
