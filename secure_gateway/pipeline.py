@@ -110,7 +110,11 @@ class Pipeline:
         """
         exchange = Exchange(call, request_id or new_id(), datetime.now(UTC))
         exchange.principal = principal
-        await self._serve(exchange, decode)
+        try:
+            await self._serve(exchange, decode)
+        except asyncio.CancelledError:
+            self._left(exchange)
+            raise
         return Answer(exchange, await self._record(exchange))
 
     async def _serve(
