@@ -16,7 +16,6 @@ from inference_node import (
     Node,
     NodeClient,
     NodeError,
-    NodeSilent,
     NodeUnreachable,
     RepositoryEntry,
     derived_outputs,
@@ -194,11 +193,6 @@ class RemoteNode:
                 # What another server makes of such parameters is its own affair.
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
             )
-        except NodeSilent as error:
-            if timeout_s < self._timeout_s:
-                # It was the caller's own haste.
-                raise DeadlineExceeded("the deadline passed before the node answered") from error
-            raise
         finally:
             self.outstanding -= 1
 
