@@ -43,6 +43,8 @@ class NodeHealth:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.failures = 0
+        """How often it failed since the gateway started."""
         self._answers = 0
         self._silent_until = 0.0
         self._failures = 0
@@ -87,6 +89,7 @@ class NodeHealth:
 
     def failed(self) -> None:
         """Take note of a request that the node did not answer."""
+        self.failures += 1
         self._failures += 1
         # After an ejection one more failure is enough: the node is on trial.
         if self._failures >= FAILURES_MAX or (self._ejections and not self.ejected):
