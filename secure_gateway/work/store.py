@@ -239,7 +239,10 @@ class WorkStore:
         ready = WorkState.IN_REVIEW if withheld else WorkState.DONE
         async with self._database.begin() as connection:
             rows = await connection.execute(
-                select(func.sum(WorkRow.size_bytes)).where(WorkRow.id != str(work.id))
+                # What has ended takes no room, and is many times as much.
+                select(func.sum(WorkRow.size_bytes)).where(
+                    WorkRow.state.in_(LIVE), WorkRow.id != str(work.id)
+                )
             )
             others = int(rows.scalar_one_or_none() or 0) + sum(size for _, size in self._reserved)
             # A failure is a few hundred bytes, and must always find room.
@@ -333,7 +336,10 @@ class WorkStore:
             ended = await connection.execute(
                 update(WorkRow)
                 .where(WorkRow.id == str(work.id), WorkRow.state.in_(before))
-                .values(state=state, size_bytes=0)
+                # It is over now, so it is forgotten as long after this as what expires by itself.
+                .values(
+                    state=state, size_bytes=0, expires_ms=func.min(WorkRow.expires_ms, self._now_ms())
+                )
             )
             if not _one(ended):
                 return False

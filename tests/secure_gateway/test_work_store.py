@@ -12,6 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import event
 
 from audit import Log, LogUnavailable
 from audit.records import Action, Outcome, Problem, RequestRecord, decode
@@ -159,6 +161,70 @@ async def test_expired_work_is_not_run_not_kept_and_then_forgotten(store, clock)
     clock.now += 3600
     await store.tidy()
     assert await store.find(queued.id, ADAMS.id) is None
+
+
+@pytest.mark.parametrize("end", ["cancel", "hand_over", "refuse"])
+async def test_what_has_ended_is_forgotten_after_a_while_however_long_it_could_have_waited(
+    reopen, clock, end
+):
+    store = await reopen(remember_s=600)
+    await add(store, lifetime_s=86400)
+    work = await store.take()
+    await store.finish(work, result())
+    clock.now += 60
+    assert await getattr(store, end)(work)
+    clock.now += 599
+    await store.tidy()
+    assert (await store.find(work.id, ADAMS.id)).state in ("cancelled", "fetched", "refused")
+    clock.now += 1
+    await store.tidy()
+    assert await store.find(work.id, ADAMS.id) is None
+
+
+async def test_a_result_or_a_failure_that_nobody_fetched_is_kept_until_it_expires(reopen, clock):
+    store = await reopen(remember_s=0)
+    works = [await add(store, lifetime_s=86400) for _ in range(2)]
+    result_kept = result()
+    await store.finish(await store.take(), result_kept)
+    await store.finish(await store.take(), Failure(problem=Problem.INTERNAL, detail="no"))
+    clock.now += 86399
+    await store.tidy()
+    done, failed = [await store.find(work.id, ADAMS.id) for work in works]
+    assert (await store.failure(failed)).detail == "no"
+    assert await store.result(done) == result_kept
+    assert await store.hand_over(done)
+
+
+async def test_nothing_looks_at_all_rows(store, path):
+    """Rows of what has ended may be a million: what is asked of them goes by an index."""
+    asked = []
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            asked.append((statement, parameters))
+
+    event.listen(SqlEngine, "before_cursor_execute", note)
+    try:
+        for _ in range(3):
+            await add(store)
+        for end in (store.hand_over, store.cancel):
+            work = await store.take()
+            await store.finish(work, result())
+            await end(work)
+        await store.postpone(await store.take(), 0)
+        await store.in_review()
+        await store.tidy()
+        await store._recover()
+    finally:
+        event.remove(SqlEngine, "before_cursor_execute", note)
+    assert any("sum(work.size_bytes)" in statement for statement, _ in asked)
+    with closing(sqlite3.connect(path)) as database:
+        plans = {
+            statement: [row[3] for row in database.execute(f"explain query plan {statement}", values)]
+            for statement, values in asked
+        }
+    scans = {s: plan for s, plan in plans.items() if any(step.startswith("SCAN") for step in plan)}
+    assert not scans
 
 
 async def test_work_is_found_only_by_whose_it_is(store):
