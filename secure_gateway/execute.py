@@ -1,5 +1,6 @@
 """Stage 5, run: on the chosen node, or on the device that holds the data."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
@@ -79,6 +80,9 @@ class Executor:
             response = await node.infer(model, exchange.request, deadline)
         except NodeError as error:
             raise _refusal_of(error, node, asked) from error
+        except asyncio.CancelledError:
+            node.health.left(asked)
+            raise
         node.health.succeeded()
         return response
 
@@ -107,6 +111,9 @@ class Executor:
                     yield response
         except NodeError as error:
             raise _refusal_of(error, node, asked) from error
+        except asyncio.CancelledError:
+            node.health.left(asked)
+            raise
         if not answers:
             node.health.failed()
             raise Refusal(Problem.EXECUTION_FAILED, "The node gave no answer.")

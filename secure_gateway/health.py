@@ -87,6 +87,11 @@ class NodeHealth:
             self._silent_until = now
             self.failed()
 
+    def left(self, asked: Asked | None) -> None:
+        """Take note of a request whose caller left, which gRPC makes of one whose deadline passed."""
+        if asked is not None and self._clock() >= asked.deadline - _EARLY_S:
+            self.silent(asked)
+
     def failed(self) -> None:
         """Take note of a request that the node did not answer."""
         self.failures += 1

@@ -11,9 +11,11 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
+from grpc import StatusCode
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.grpc import Caller, row
 from support.nodes import NodeProcess
-from support.sites import ROW
+from support.sites import ROW, free_port
 from support.stub_nodes import hangs, says, stub_node
 
 from audit.records import Outcome, Problem
@@ -273,6 +275,18 @@ def test_a_node_that_hangs_is_left_alone_though_callers_are_in_haste(tmp_path, p
         seen = statuses(gateway, 12, url, **{"Bedside-Timeout": "1000"})
         assert seen.count(504) == node.asked
         assert node.asked <= FAILURES_MAX + 1
+
+
+def test_a_node_that_hangs_is_left_alone_where_grpc_ends_the_calls(tmp_path):
+    """The call is cancelled as its deadline passes, before the node is seen to be silent."""
+    with (
+        stub_node(hangs) as node,
+        beside_a_sound_node(tmp_path, node, grpc_port=free_port()) as gateway,
+        Caller(gateway.grpc_address, gateway.token()) as caller,
+    ):
+        seen = [caller.call("ModelInfer", row(), timeout_s=1.0).code for _ in range(12)]
+        assert set(seen) == {StatusCode.OK, StatusCode.DEADLINE_EXCEEDED}
+        assert seen.count(StatusCode.DEADLINE_EXCEEDED) == node.asked <= FAILURES_MAX + 1
 
 
 def test_who_gives_nodes_no_time_does_not_have_them_left_alone(tmp_path):
