@@ -154,7 +154,9 @@ class Executor:
             raise Refusal(Problem.DEADLINE_EXCEEDED, "The device did not answer in time.") from error
         except DeviceError as error:
             problem, detail = _DEVICE_PROBLEMS[error.code]
-            raise Refusal(problem, detail) from error
+            # It did not begin, so that work waits for it.
+            retry_after_s = 1 if error.code == "busy" else None
+            raise Refusal(problem, detail, retry_after_s=retry_after_s) from error
         ran = self._models.find(model.name, result.version)
         if ran is None or ran.digest != result.digest:
             raise Refusal(
