@@ -62,10 +62,12 @@ _ERRORS: Final[dict[int, type[NodeError]]] = {
     413: InputInvalid,
     422: InputInvalid,
     429: QueueFull,
+    502: NodeFailed,
     503: ModelNotReady,
     504: DeadlineExceeded,
 }
 _OK: Final = 200
+_ERRORS_FROM: Final = 400
 _NOT_OFFERED: Final = (404, 405, 501)
 
 
@@ -319,7 +321,8 @@ def _path(name: str, version: str | None) -> str:
 
 def _error(status: int) -> NodeError:
     # Only the status is believed: a server's own words may quote what it was sent.
-    kind = _ERRORS.get(status, ExecutionFailed)
+    # A redirect, as the 502 of a proxy, is nothing that a model says.
+    kind = _ERRORS.get(status, ExecutionFailed if status >= _ERRORS_FROM else NodeFailed)
     if kind is InputInvalid:
         return InputInvalid("the inputs do not fit the model")
     if kind is NodeUnreachable:

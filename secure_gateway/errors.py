@@ -61,6 +61,13 @@ class Lost(NotBegun):
     """
 
 
+class Unanswered(Refusal):
+    """Raised when time ran out on a node where a run leaves nothing behind.
+
+    Whoever waited has no more time for another node. Work, which nobody waits for, may be run again.
+    """
+
+
 def unforeseen(error: Exception) -> Refusal:
     """Return the refusal for a defect of ours, and log where it was.
 

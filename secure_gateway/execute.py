@@ -1,5 +1,6 @@
 """Stage 5, run: on the chosen node, or on the device that holds the data."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
@@ -21,12 +22,16 @@ from inference_node import (
 )
 from secure_gateway import frames
 from secure_gateway.channel import DeviceBusy, DeviceError, DeviceHub, DeviceOffline
-from secure_gateway.errors import Lost, NotBegun, Refusal
+from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
 from secure_gateway.exchange import Exchange, ModelInfo
+from secure_gateway.health import Asked
 from secure_gateway.models import ModelIndex
 from secure_gateway.nodes import SiteNode
 
 RETRY_AFTER_S = 2
+
+# What does not say that the node is there to answer; that an input does not fit is seen here as well.
+_NO_ANSWER = (InputInvalid, NodeFailed, NodeSilent, NodeUnreachable)
 
 _DEVICE_PROBLEMS: Mapping[frames.ErrorCode, tuple[Problem, str]] = {
     "refused": (Problem.DEVICE_REFUSED, "The device refused the request."),
@@ -69,10 +74,15 @@ class Executor:
         if exchange.request is None:
             message = "a node runs tensors"
             raise AssertionError(message)
+        deadline = exchange.call.deadline
+        asked = None if deadline is None else node.health.asked(deadline)
         try:
-            response = await node.infer(model, exchange.request, exchange.call.deadline)
+            response = await node.infer(model, exchange.request, deadline)
         except NodeError as error:
-            raise _refusal_of(error, node) from error
+            raise _refusal_of(error, node, asked) from error
+        except asyncio.CancelledError:
+            node.health.left(asked)
+            raise
         node.health.succeeded()
         return response
 
@@ -91,13 +101,19 @@ class Executor:
             yield await self._on_device(exchange, placement, model)
             return
         answers = 0
+        deadline = exchange.call.deadline
+        asked = None if deadline is None else node.health.asked(deadline)
         try:
-            async with aclosing(node.stream(model, request, exchange.call.deadline)) as responses:
+            async with aclosing(node.stream(model, request, deadline)) as responses:
                 async for response in responses:
                     answers += 1
+                    node.health.answered()
                     yield response
         except NodeError as error:
-            raise _refusal_of(error, node) from error
+            raise _refusal_of(error, node, asked) from error
+        except asyncio.CancelledError:
+            node.health.left(asked)
+            raise
         if not answers:
             node.health.failed()
             raise Refusal(Problem.EXECUTION_FAILED, "The node gave no answer.")
@@ -138,7 +154,9 @@ class Executor:
             raise Refusal(Problem.DEADLINE_EXCEEDED, "The device did not answer in time.") from error
         except DeviceError as error:
             problem, detail = _DEVICE_PROBLEMS[error.code]
-            raise Refusal(problem, detail) from error
+            # It did not begin, so that work waits for it.
+            retry_after_s = 1 if error.code == "busy" else None
+            raise Refusal(problem, detail, retry_after_s=retry_after_s) from error
         ran = self._models.find(model.name, result.version)
         if ran is None or ran.digest != result.digest:
             raise Refusal(
@@ -163,8 +181,10 @@ class Executor:
         )
 
 
-def _refusal_of(error: NodeError, node: SiteNode) -> Refusal:
+def _refusal_of(error: NodeError, node: SiteNode, asked: Asked | None) -> Refusal:
     """Return what a caller is told of a node's error, and take note of what it says of the node."""
+    if not isinstance(error, _NO_ANSWER) and (asked is None or asked.in_time):
+        node.health.answered()
     match error:
         case InputInvalid():
             return Refusal(Problem.INPUT_INVALID, str(error))
@@ -173,10 +193,12 @@ def _refusal_of(error: NodeError, node: SiteNode) -> Refusal:
                 Problem.OVERLOADED, "The model's queue is full; try again.", retry_after_s=1
             )
         case NodeSilent():
-            node.health.failed()
-            return Refusal(Problem.DEADLINE_EXCEEDED, "The node did not answer in time.")
+            node.health.silent(asked)
+            late = Unanswered if node.stateless else Refusal
+            return late(Problem.DEADLINE_EXCEEDED, "The node did not answer in time.")
         case DeadlineExceeded():
-            return Refusal(
+            late = Unanswered if node.stateless else Refusal
+            return late(
                 Problem.DEADLINE_EXCEEDED, "The request's deadline passed before it was served."
             )
         case ModelUnknown():
@@ -206,4 +228,8 @@ def _refusal_of(error: NodeError, node: SiteNode) -> Refusal:
                 retry_after_s=RETRY_AFTER_S,
             )
         case _:
+            # Bedside's own nodes say so of a model that these inputs brought down. Of others it is not
+            # known what a 500 says: one that gives nothing else is left alone.
+            if not node.stateless:
+                node.health.failed()
             return Refusal(Problem.EXECUTION_FAILED, "The node could not run the model.")

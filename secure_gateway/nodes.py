@@ -16,7 +16,6 @@ from inference_node import (
     Node,
     NodeClient,
     NodeError,
-    NodeSilent,
     NodeUnreachable,
     RepositoryEntry,
     derived_outputs,
@@ -28,6 +27,8 @@ from secure_gateway.health import NodeHealth
 from secure_gateway.models import ModelIndex
 
 PROBE_INTERVAL_S = 1.0
+# How long a server that names no digest of a model is believed to serve the same.
+DESCRIBED_FOR_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,9 @@ class RemoteNode:
         self._timeout_s = timeout_s
         self._metadata: dict[ModelInfo, ModelMetadata] = {}
         self._left_out: set[ModelInfo] = set()
+        self._described_at = 0.0
+        self._failures = 0
+        self._in_doubt = False
 
     async def infer(
         self, model: ModelInfo, request: InferRequest, deadline: float | None
@@ -194,11 +198,6 @@ class RemoteNode:
                 # What another server makes of such parameters is its own affair.
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
             )
-        except NodeSilent as error:
-            if timeout_s < self._timeout_s:
-                # It was the caller's own haste.
-                raise DeadlineExceeded("the deadline passed before the node answered") from error
-            raise
         finally:
             self.outstanding -= 1
 
@@ -250,10 +249,15 @@ class RemoteNode:
 
     async def probe(self) -> Sequence[ModelInfo]:
         """Ask the node what it serves."""
-        index = await self._client.index()
-        # Only our own nodes name digests, and their ONNX models keep nothing from run to run.
-        self.stateless = bool(index) and all(entry.digest for entry in index if entry.state == "READY")
-        self._metadata = await self._described(_ready(index))
+        try:
+            index = await self._client.index()
+            # Only our own nodes name digests, and their ONNX models keep nothing from run to run.
+            ready = [entry for entry in index if entry.state == "READY"]
+            self.stateless = bool(index) and all(entry.digest for entry in ready)
+            self._metadata = await self._described(_ready(index))
+        except NodeError:
+            self._in_doubt = True
+            raise
         return tuple(self._metadata)
 
     async def close(self) -> None:
@@ -271,11 +275,19 @@ class RemoteNode:
     async def _described(self, models: Sequence[ModelInfo]) -> dict[ModelInfo, ModelMetadata]:
         """Return the metadata of each model; one that has none to give is left out, and only that one.
 
-        What is known is kept for as long as a model stays ready, so that a probe costs little.
+        What is known is kept for as long as a model stays ready, so that a probe costs little. But a
+        node that was away may be another since. Where a model has no digest, nothing shows that it is
+        the same: it is asked for again now and then, and after the node failed.
         """
+        failures, now = self.health.failures, time.monotonic()
+        outdated = failures != self._failures or now - self._described_at >= DESCRIBED_FOR_S
+        in_doubt, self._in_doubt, self._failures = self._in_doubt, False, failures
+        if outdated:
+            self._described_at = now
         described = {}
         for model in models:
-            known = self._metadata.get(model)
+            doubtful = in_doubt or (outdated and model.digest is None)
+            known = None if doubtful else self._metadata.get(model)
             try:
                 described[model] = known or await self.metadata(model)
             except (NodeUnreachable, DeadlineExceeded):

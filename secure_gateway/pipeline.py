@@ -111,7 +111,11 @@ class Pipeline:
         """
         exchange = Exchange(call, request_id or new_id(), datetime.now(UTC))
         exchange.principal = principal
-        await self._serve(exchange, decode)
+        try:
+            await self._serve(exchange, decode)
+        except asyncio.CancelledError:
+            self._left(exchange)
+            raise
         return Answer(exchange, await self._record(exchange))
 
     async def _serve(
@@ -256,21 +260,23 @@ class Pipeline:
     async def _run_where_possible(
         self, exchange: Exchange, execute: Callable[[Exchange], Awaitable[T]]
     ) -> T:
-        lost = 0
+        lost: Lost | None = None
         while True:
             try:
                 return await execute(exchange)
             except NotBegun as first:
-                lost += isinstance(first, Lost)
-                if lost > 1:
-                    raise
+                if isinstance(first, Lost):
+                    if lost is not None:
+                        raise
+                    lost = first
                 attempted, failed = exchange.attempted, exchange.placement or ""
                 exchange.attempted = (*attempted, failed)
                 try:
                     self._route(exchange)
                 except Refusal:
                     exchange.attempted = attempted
-                    raise first from None
+                    # What may have run stays so, whatever the next node says of itself.
+                    raise lost or first from None
 
     async def authorize(
         self, call: Call, action: ApiAction, work: Callable[[Exchange], Awaitable[None]] | None = None

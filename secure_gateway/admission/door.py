@@ -98,6 +98,9 @@ class Door:
         principal, decision = exchange.principal, exchange.decision
         if principal is None or decision is None or not decision.break_glass:
             return
+        if exchange.call.kept and exchange.call.action is Action.INFER:
+            # The run of work, which counted when it was submitted.
+            return
         wait_s = self._emergencies.take(principal.id)
         if wait_s is not None:
             raise Refusal(

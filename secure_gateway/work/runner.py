@@ -14,7 +14,7 @@ from audit.records import Action, Problem
 from inference_node import InputInvalid, decode_request
 from policies import CallerKind, Principal
 from secure_gateway import respond
-from secure_gateway.errors import Refusal
+from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
 from secure_gateway.exchange import Answer, Call, Exchange
 from secure_gateway.pipeline import Pipeline
 from secure_gateway.record import Recorder, record_of
@@ -30,13 +30,19 @@ TICK_S: Final = 1.0
 POSTPONED_MAX_S: Final = 60
 UNRECORDED_DELAY_S: Final = 5.0
 DRAIN_S: Final = 5.0
+REPEATED_AFTER_S: Final = 2
+
+# What is refused before it is sent anywhere, or by a device that takes no more.
+_NOT_NOW: Final = frozenset({Problem.DEVICE_OFFLINE, Problem.NODE_UNREACHABLE, Problem.OVERLOADED})
 
 
 class WorkRunner:
     """Takes work from the store, at most `concurrency` pieces at a time.
 
-    What ran is recorded before its result is kept. A refusal that says when to try again postpones
-    the work until it expires; any other refusal is how the work ends.
+    What ran is recorded before its result is kept. Work that was not begun, because nobody could run
+    it now, waits until it expires. Where it may have run and left nothing behind, it is run again, but
+    each such run counts as an attempt: work that brings nodes down must not go on doing so. Any other
+    refusal is how the work ends.
     """
 
     def __init__(
@@ -141,9 +147,13 @@ class WorkRunner:
         refusal = answer.exchange.refusal
         if refusal is None:
             await self._keep(work, answer)
-        elif refusal.retry_after_s is not None:
-            delay_s = min(POSTPONED_MAX_S, refusal.retry_after_s * 2 ** min(work.postponed, 10))
-            await self._store.postpone(work, delay_s)
+        elif isinstance(refusal, Lost | Unanswered):
+            if self._store.exhausted(work):
+                await self._store.finish(work, _failure(refusal))
+            else:
+                await self._store.postpone(work, _delay_s(work, REPEATED_AFTER_S), counts=True)
+        elif refusal.retry_after_s is not None and _not_begun(refusal):
+            await self._store.postpone(work, _delay_s(work, refusal.retry_after_s))
         else:
             await self._store.finish(work, _failure(refusal))
 
@@ -190,6 +200,14 @@ class WorkRunner:
         except WorkFull as error:
             failure = Failure(problem=Problem.OVERLOADED, detail=f"It ran, but {error}.")
             await self._store.finish(work, failure)
+
+
+def _not_begun(refusal: Refusal) -> bool:
+    return isinstance(refusal, NotBegun) or refusal.problem in _NOT_NOW
+
+
+def _delay_s(work: Work, first_s: int) -> int:
+    return min(POSTPONED_MAX_S, first_s << min(work.postponed, 10))
 
 
 def _failure(refusal: Refusal) -> Failure:

@@ -239,7 +239,10 @@ class WorkStore:
         ready = WorkState.IN_REVIEW if withheld else WorkState.DONE
         async with self._database.begin() as connection:
             rows = await connection.execute(
-                select(func.sum(WorkRow.size_bytes)).where(WorkRow.id != str(work.id))
+                # What has ended takes no room, and is many times as much.
+                select(func.sum(WorkRow.size_bytes)).where(
+                    WorkRow.state.in_(LIVE), WorkRow.id != str(work.id)
+                )
             )
             others = int(rows.scalar_one_or_none() or 0) + sum(size for _, size in self._reserved)
             # A failure is a few hundred bytes, and must always find room.
@@ -261,8 +264,12 @@ class WorkStore:
             await connection.execute(insert(SealedRow).values(work_id=str(work.id), content=sealed))
         return True
 
-    async def postpone(self, work: Work, delay_s: float) -> None:
-        """Queue running work again, for after `delay_s`; this run does not count as an attempt."""
+    def exhausted(self, work: Work) -> bool:
+        """Say whether the run that `work` was taken for is the last that it may have."""
+        return work.attempts >= self._settings.attempts_max
+
+    async def postpone(self, work: Work, delay_s: float, *, counts: bool = False) -> None:
+        """Queue running work again, for after `delay_s`; `counts` says whether this was an attempt."""
         async with self._database.begin() as connection:
             await connection.execute(
                 update(WorkRow)
@@ -271,7 +278,7 @@ class WorkStore:
                     state=WorkState.QUEUED,
                     started_ms=None,
                     not_before_ms=self._now_ms() + int(delay_s * 1000),
-                    attempts=WorkRow.attempts - 1,
+                    attempts=WorkRow.attempts - (0 if counts else 1),
                     postponed=WorkRow.postponed + 1,
                 )
             )
@@ -329,7 +336,10 @@ class WorkStore:
             ended = await connection.execute(
                 update(WorkRow)
                 .where(WorkRow.id == str(work.id), WorkRow.state.in_(before))
-                .values(state=state, size_bytes=0)
+                # It is over now, so it is forgotten as long after this as what expires by itself.
+                .values(
+                    state=state, size_bytes=0, expires_ms=func.min(WorkRow.expires_ms, self._now_ms())
+                )
             )
             if not _one(ended):
                 return False
@@ -371,7 +381,7 @@ class WorkStore:
                 work,
                 Failure(
                     problem=Problem.EXECUTION_FAILED,
-                    detail=f"The gateway ended {work.attempts} times while it ran this work.",
+                    detail=f"It was run {work.attempts} times, and the gateway ended during the last.",
                 ),
             )
         await self.tidy()

@@ -148,7 +148,7 @@ async def test_a_payload_is_not_sent_on_where_a_node_points_to():
     async with Scripted(**{INFER: ANSWER}) as other:
         away = http(307, f"Location: {other.url}/v2/models/m/infer")
         async with talking(**{INFER: away}) as (_, client):
-            with pytest.raises(ExecutionFailed):
+            with pytest.raises(NodeFailed):
                 await ask(client)
     assert other.requests == []
 
@@ -164,7 +164,7 @@ async def test_a_payload_is_not_sent_on_where_a_node_points_to():
         (422, InputInvalid),
         (429, QueueFull),
         (500, ExecutionFailed),
-        (502, ExecutionFailed),
+        (502, NodeFailed),
         (503, ModelNotReady),
         (504, DeadlineExceeded),
     ],

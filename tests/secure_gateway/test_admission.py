@@ -209,6 +209,30 @@ def test_a_days_count_survives_a_restart(tmp_path):
         assert ask() == 429
 
 
+def test_what_never_came_to_the_door_does_not_count_after_a_restart(tmp_path):
+    settings = {"limits": {"requests_per_day": 3}, "body_limit_bytes": 4096}
+    with gateway_with(tmp_path, **settings) as gateway:
+
+        def ask(method="POST", url=gateway.infer_url, **sent):
+            return call(method, url, token=gateway.token(), **{"body": ROW, **sent}).status
+
+        refused = [
+            ask("GET"),
+            ask(url=f"{gateway.url}/v3/nothing"),
+            ask(body=b" " * 5000),
+            ask(headers={"Bedside-Timeout": "soon"}),
+            ask(headers={"Content-Encoding": "br"}),
+            submit(gateway, Work_Lifetime="0").status,
+        ]
+        assert refused == [405, 404, 413, 400, 415, 400]
+        # These two are let in: the one is no request that the model takes, the other of no model.
+        assert ask(body=b"{}") == 400
+        assert ask(url=f"{gateway.url}/v2/models/nothing/infer") == 404
+        gateway.stop()
+        gateway.start()
+        assert [ask(), ask()] == [200, 429]
+
+
 def test_past_the_limit_of_a_model_newcomers_are_refused_promptly_and_the_rest_served(tmp_path):
     with gateway_with(tmp_path, admission={"target_wait_s": 0.001, "least": 1, "most": 2}) as gateway:
         token = gateway.token()

@@ -1,18 +1,22 @@
 """Break-glass through a live gateway: flagged, limited, also across a restart, and reviewed.
 
-Seen to fail: without `count_emergency` in the pipeline, without `restore` after the restart.
+Seen to fail: without `count_emergency` in the pipeline, without `restore` after the restart; with
+each run of work counted too, one submission used up the limit, and again whatever bears the flag.
 """
 
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from support import GatewayProcess, call, make_site, publish_linear, records_of
 from support.sites import ROW
+from support.stub_nodes import answers, says, stub_node
+from support.work import fetch, submit, until, work_url
 
-from audit.records import Flag, Outcome, Problem
+from audit.records import Action, Flag, Outcome, Problem
 from bedside.children import bedside_command
 from bedside.up import environment_of
 from policies import Role
@@ -81,6 +85,49 @@ def test_emergencies_are_limited_recorded_and_reviewed(site):
     assert "clinic/gateway-1#0 is reviewed: justified [record clinic/reviews#0]" in done.stdout
     assert "3 to be reviewed" in bedside(site, "audit", "reviews").stdout
     assert "clinic/reviews" in bedside(site, "audit", "verify").stdout
+
+
+def test_an_emergency_that_is_submitted_as_work_counts_once(tmp_path):
+    settings = {"limits": {"break_glass_per_hour": 2}, "work": {"attempts_max": 3}}
+    with stub_node(says(503)) as node:
+        site = make_site(tmp_path, gateway={"nodes": [node.entry("busy")], **settings})
+        with GatewayProcess(site, tmp_path) as gateway:
+            work = submit(gateway, Purpose="ETREAT", Emergency="true")
+            while node.asked < 2:
+                time.sleep(0.02)
+            node.at_work = answers
+            url = work_url(gateway, work)
+            assert until(gateway, url, "done", "failed")["state"] == "done"
+            assert fetch(gateway, url).status == 200
+            # The runs and the fetch bear the flag too; after a restart they must not count either.
+            gateway.stop()
+            gateway.start()
+            assert [ask(gateway).status for _ in range(2)] == [200, 429]
+        flagged = [r.action for r in records_of(site) if Flag.BREAK_GLASS in r.flags]
+    assert flagged.count(Action.INFER) >= 4
+    assert flagged.count(Action.FETCH) == 1
+
+
+def test_the_run_of_an_emergency_is_not_refused_where_one_is_allowed(tmp_path):
+    site = make_site(tmp_path, gateway={"limits": {"break_glass_per_hour": 1}})
+    publish_linear(site, tmp_path)
+    with GatewayProcess(site, tmp_path) as gateway:
+        url = work_url(gateway, submit(gateway, Purpose="ETREAT", Emergency="true"))
+        assert until(gateway, url, "done", "failed")["state"] == "done"
+        assert ask(gateway).status == 429
+        assert submit(gateway, Purpose="ETREAT", Emergency="true").status == 429
+
+
+def test_a_stream_counts_once_after_a_restart(tmp_path):
+    site = make_site(tmp_path, gateway={"limits": {"break_glass_per_hour": 2}})
+    publish_linear(site, tmp_path)
+    with GatewayProcess(site, tmp_path) as gateway:
+        url = f"{gateway.infer_url}_stream"
+        reply = call("POST", url, token=gateway.token(), headers=EMERGENCY, body=ROW)
+        assert reply.status == 200
+        gateway.stop()
+        gateway.start()
+        assert [ask(gateway).status for _ in range(2)] == [200, 429]
 
 
 def test_the_hour_slides():

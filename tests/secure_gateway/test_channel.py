@@ -306,6 +306,26 @@ async def test_an_answer_that_cannot_be_right_is_not_passed_on(place, case):
         assert (await asking).status == status
 
 
+async def test_work_waits_for_a_device_that_is_busy(place):
+    """Seen to fail: the device's own word that it is busy said not when to come again."""
+    url = f"{place.gateway.url}/v1/models/breast-cancer/work"
+    headers, token = {"Bedside-Subject": SUBJECT}, place.gateway.token()
+    async with (
+        aiohttp.ClientSession() as session,
+        socket_to(place, session, place.state.assertion()) as socket,
+    ):
+        await socket.send_json({"type": "ready", "models": []})
+        await socket.receive_json()
+        submitted = await asyncio.to_thread(call, "POST", url, token=token, headers=headers, body=ASK)
+        for _ in range(2):
+            asked = await socket.receive_json(timeout=20)
+            await socket.send_json({"type": "error", "id": asked["id"], "code": "busy"})
+    work = await asyncio.to_thread(
+        call, "GET", place.gateway.url + submitted.headers["location"], token=token
+    )
+    assert work.json["state"] in ("queued", "running")
+
+
 async def test_a_connection_that_drops_fails_its_requests_at_once(place):
     async with aiohttp.ClientSession() as session:
         async with socket_to(place, session, place.state.assertion()) as socket:

@@ -11,11 +11,15 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
+from grpc import StatusCode
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.grpc import Caller, row
 from support.nodes import NodeProcess
-from support.sites import ROW
+from support.sites import ROW, free_port
+from support.stub_nodes import hangs, says, stub_node
 
 from audit.records import Outcome, Problem
+from policies import Role
 from secure_gateway import NodeEntry
 from secure_gateway.health import FAILURES_MAX, NodeHealth
 
@@ -226,6 +230,120 @@ def test_what_a_foreign_server_may_have_begun_is_not_run_again(tmp_path):
     assert failed == ["urn:bedside:problem:execution-failed"] * server.asked
     assert server.asked == 2
     assert not any(record.attempted for record in records)
+
+
+def beside_a_sound_node(tmp_path, *nodes, **settings):
+    site = make_site(tmp_path)
+    publish_linear(site, tmp_path)
+    entries = [node.entry(f"n{number}") for number, node in enumerate(nodes)]
+    entries.append(NodeEntry(id="sound", jurisdiction="US-CA"))
+    return GatewayProcess(make_site(tmp_path, gateway={"nodes": entries, **settings}), tmp_path)
+
+
+def statuses(gateway, count, url=None, **headers):
+    url, token = url or gateway.infer_url, gateway.token()
+    return [call("POST", url, token=token, body=ROW, headers=headers).status for _ in range(count)]
+
+
+AWAY = {"Location": "http://127.0.0.1:9/v2/models/breast-cancer/infer"}
+
+
+@pytest.mark.parametrize("answer", [says(500), says(502), says(307, **AWAY)])
+def test_a_foreign_node_that_answers_nothing_but_errors_is_left_alone(tmp_path, answer):
+    with stub_node(answer, None) as node, beside_a_sound_node(tmp_path, node) as gateway:
+        seen = statuses(gateway, 20)
+        assert seen.count(502) == node.asked
+        assert FAILURES_MAX <= node.asked <= FAILURES_MAX + 1
+
+
+@pytest.mark.parametrize("answer", [says(502), says(307, **AWAY)])
+def test_what_stands_before_a_node_of_our_own_is_not_its_answer(tmp_path, answer):
+    with stub_node(answer) as node, beside_a_sound_node(tmp_path, node) as gateway:
+        assert set(statuses(gateway, 20)) == {200}
+        assert FAILURES_MAX <= node.asked <= FAILURES_MAX + 1
+
+
+def test_inputs_that_a_model_cannot_be_run_on_speak_not_against_our_own_node(tmp_path):
+    with stub_node(says(500)) as node, beside_a_sound_node(tmp_path, node) as gateway:
+        assert statuses(gateway, 20).count(502) == node.asked == 10
+
+
+@pytest.mark.parametrize("path", ["infer", "infer_stream"])
+def test_a_node_that_hangs_is_left_alone_though_callers_are_in_haste(tmp_path, path):
+    with stub_node(hangs) as node, beside_a_sound_node(tmp_path, node) as gateway:
+        url = gateway.infer_url.removesuffix("infer") + path
+        seen = statuses(gateway, 12, url, **{"Bedside-Timeout": "1000"})
+        assert seen.count(504) == node.asked
+        assert node.asked <= FAILURES_MAX + 1
+
+
+def test_a_node_that_hangs_is_left_alone_where_grpc_ends_the_calls(tmp_path):
+    """The call is cancelled as its deadline passes, before the node is seen to be silent."""
+    with (
+        stub_node(hangs) as node,
+        beside_a_sound_node(tmp_path, node, grpc_port=free_port()) as gateway,
+        Caller(gateway.grpc_address, gateway.token()) as caller,
+    ):
+        seen = [caller.call("ModelInfer", row(), timeout_s=1.0).code for _ in range(12)]
+        assert set(seen) == {StatusCode.OK, StatusCode.DEADLINE_EXCEEDED}
+        assert seen.count(StatusCode.DEADLINE_EXCEEDED) == node.asked <= FAILURES_MAX + 1
+
+
+def test_who_gives_nodes_no_time_does_not_have_them_left_alone(tmp_path):
+    with two_nodes(tmp_path) as (gateway, *_):
+        url = f"{gateway.infer_url}_stream"
+        assert set(statuses(gateway, 100, url, **{"Bedside-Timeout": "1"})) <= {200, 504}
+        token = gateway.token(role=Role.OPERATOR)
+        metrics = call("GET", f"{gateway.url}/metrics", token=token).body.decode()
+    ejected = [
+        line for line in metrics.splitlines() if line.startswith("bedside_gateway_node_ejected{")
+    ]
+    assert len(ejected) == 2
+    assert all(line.endswith(" 0.0") for line in ejected), ejected
+
+
+class Watched:
+    """The health of a node, and a clock that a test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.health = NodeHealth(clock=lambda: self.now)
+
+    def wait(self, given_s, *, meanwhile=None):
+        """Let a request that was given so many seconds go unanswered."""
+        asked = self.health.asked(self.now + given_s)
+        if meanwhile is not None:
+            meanwhile()
+        self.now += given_s
+        self.health.silent(asked)
+        return asked
+
+
+def test_silence_counts_where_nobody_was_answered_for_a_second():
+    hanging = Watched()
+    for _ in range(FAILURES_MAX):
+        assert not hanging.health.ejected
+        hanging.wait(1.0)
+    assert hanging.health.ejected
+    # Little time, or a node that answers others, says nothing.
+    for given_s, meanwhile in ((0.5, None), (1.0, "succeeded"), (1.0, "answered")):
+        sound = Watched()
+        for _ in range(20):
+            sound.wait(given_s, meanwhile=meanwhile and getattr(sound.health, meanwhile))
+        assert not sound.health.ejected
+
+
+def test_of_those_who_waited_at_the_same_time_one_counts():
+    watched = Watched()
+    asked = [watched.health.asked(watched.now + 1.0) for _ in range(20)]
+    watched.now += 1.0
+    for each in asked:
+        watched.health.silent(each)
+    assert not watched.health.ejected
+    # But what is past the time that the site gives, counts each time.
+    for _ in range(FAILURES_MAX):
+        watched.health.silent(watched.health.asked(watched.now + 60))
+    assert watched.health.ejected
 
 
 def test_ejections_grow_and_end():

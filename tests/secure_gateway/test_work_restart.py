@@ -3,7 +3,7 @@
 The node is a process of its own that can be frozen, so that the gateway is killed in the middle of a
 run. Seen to fail: without `_recover` what ran at the kill never ends; with `hand_over` done 50 ms after
 the answer is sent a kill between them delivers twice; with a `Sealer` that does not encrypt the
-search finds it.
+search finds it; without `_left` in `serve_as` what a stop cuts off has no record.
 """
 
 import base64
@@ -94,6 +94,10 @@ def test_a_stop_leaves_what_was_running_queued(node_site, tmp_path):
     with gateway:
         urls = frozen_run(tmp_path, gateway, node, count=2)
         gateway.stop()
+        # The payload went to the node, whatever became of it there.
+        (cut_off,) = [r for r in records_of(site) if r.action is Action.INFER]
+        assert str(cut_off.id) == urls[0].rpartition("/")[2]
+        assert (cut_off.outcome, cut_off.placement) == (Outcome.ABANDONED, "node:us-1")
         node.thaw()
         gateway.start()
         for url in urls:

@@ -12,6 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import event
 
 from audit import Log, LogUnavailable
 from audit.records import Action, Outcome, Problem, RequestRecord, decode
@@ -20,7 +22,7 @@ from inference_node import InferResponse, decode_request
 from policies import Engine, Principal, Role, build_bundle
 from secure_gateway.claims import NO_CLAIMS
 from secure_gateway.consent.reconsider import Reconsideration
-from secure_gateway.errors import Refusal
+from secure_gateway.errors import Lost, Refusal, Unanswered
 from secure_gateway.exchange import Answer, Exchange
 from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken, Sealer
@@ -159,6 +161,70 @@ async def test_expired_work_is_not_run_not_kept_and_then_forgotten(store, clock)
     clock.now += 3600
     await store.tidy()
     assert await store.find(queued.id, ADAMS.id) is None
+
+
+@pytest.mark.parametrize("end", ["cancel", "hand_over", "refuse"])
+async def test_what_has_ended_is_forgotten_after_a_while_however_long_it_could_have_waited(
+    reopen, clock, end
+):
+    store = await reopen(remember_s=600)
+    await add(store, lifetime_s=86400)
+    work = await store.take()
+    await store.finish(work, result())
+    clock.now += 60
+    assert await getattr(store, end)(work)
+    clock.now += 599
+    await store.tidy()
+    assert (await store.find(work.id, ADAMS.id)).state in ("cancelled", "fetched", "refused")
+    clock.now += 1
+    await store.tidy()
+    assert await store.find(work.id, ADAMS.id) is None
+
+
+async def test_a_result_or_a_failure_that_nobody_fetched_is_kept_until_it_expires(reopen, clock):
+    store = await reopen(remember_s=0)
+    works = [await add(store, lifetime_s=86400) for _ in range(2)]
+    result_kept = result()
+    await store.finish(await store.take(), result_kept)
+    await store.finish(await store.take(), Failure(problem=Problem.INTERNAL, detail="no"))
+    clock.now += 86399
+    await store.tidy()
+    done, failed = [await store.find(work.id, ADAMS.id) for work in works]
+    assert (await store.failure(failed)).detail == "no"
+    assert await store.result(done) == result_kept
+    assert await store.hand_over(done)
+
+
+async def test_nothing_looks_at_all_rows(store, path):
+    """Rows of what has ended may be a million: what is asked of them goes by an index."""
+    asked = []
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            asked.append((statement, parameters))
+
+    event.listen(SqlEngine, "before_cursor_execute", note)
+    try:
+        for _ in range(3):
+            await add(store)
+        for end in (store.hand_over, store.cancel):
+            work = await store.take()
+            await store.finish(work, result())
+            await end(work)
+        await store.postpone(await store.take(), 0)
+        await store.in_review()
+        await store.tidy()
+        await store._recover()
+    finally:
+        event.remove(SqlEngine, "before_cursor_execute", note)
+    assert any("sum(work.size_bytes)" in statement for statement, _ in asked)
+    with closing(sqlite3.connect(path)) as database:
+        plans = {
+            statement: [row[3] for row in database.execute(f"explain query plan {statement}", values)]
+            for statement, values in asked
+        }
+    scans = {s: plan for s, plan in plans.items() if any(step.startswith("SCAN") for step in plan)}
+    assert not scans
 
 
 async def test_work_is_found_only_by_whose_it_is(store):
@@ -394,6 +460,32 @@ async def test_what_may_be_tried_again_is_with_growing_pauses(store, log, clock)
         running.wake()
     found = await until(store, work, WorkState.DONE)
     assert (found.attempts, found.postponed) == (1, 3)
+    await running.close()
+
+
+@pytest.mark.parametrize("kind", [Lost, Unanswered])
+async def test_what_may_have_run_is_run_again_a_number_of_times(reopen, log, clock, kind):
+    store = await reopen(attempts_max=3)
+    perhaps = [kind(Problem.EXECUTION_FAILED, "broke off", retry_after_s=2) for _ in range(3)]
+    work, pipeline = await add(store), Pipeline(*perhaps)
+    running = runner(store, log, pipeline)
+    for tries, pause_s in ((1, 2), (2, 4)):
+        await pipeline.reaches(calls=tries)
+        found = await until(store, work, WorkState.QUEUED)
+        assert (found.attempts, found.postponed) == (tries, tries)
+        clock.now += pause_s
+        running.wake()
+    found = await until(store, work, WorkState.FAILED)
+    assert (await store.failure(found)).detail == "broke off"
+    assert len(pipeline.calls) == 3
+    await running.close()
+
+
+async def test_what_may_have_run_and_left_something_behind_ends_there(store, log):
+    broken = Refusal(Problem.EXECUTION_FAILED, "broke off", retry_after_s=2)
+    work, pipeline = await add(store), Pipeline(broken)
+    running = runner(store, log, pipeline)
+    assert (await until(store, work, WorkState.FAILED)).attempts == 1
     await running.close()
 
 
