@@ -209,8 +209,8 @@ SAID = {
     },
     "LogUnavailable": {"reason", "WAITING_MAX", "error.strerror", "source.verifier.name"},
     "ModelNotReady": {
-        "tensor.name", "tensor.datatype", "actual.datatype", "list(shape)", "list(actual.shape)",
-        "axis",
+        "tensor.name", "tensor.datatype", "actual.datatype", "list(wanted)", "list(actual.shape)",
+        "axis", "said.format(tensor.name)",
         "value.name", "PREFIX", "name", "reason", "error", "version or 'none'", "provider", "kind",
         "self._failed[name, wanted]", "config.model_file", "_NAME_RULE",
     },
