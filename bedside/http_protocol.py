@@ -191,7 +191,6 @@ class WholeResponseProtocol(UpgradeProtocol):
             raise _RequestRefused(HTTPStatus.BAD_REQUEST)
         self.scope["method"] = method.decode("ascii")
         if self.parser.should_upgrade():
-            self.due = None
             return
         self.body_since, self.body_bytes = self.loop.time(), 0
         self.due = self.body_since + BODY_TIMEOUT_S

@@ -76,14 +76,14 @@ def _bodies(model: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types
                 waiting.append(attribute.g)
 
 
-def _attributes(body: Any) -> Iterator[Any]:  # noqa: ANN401
+def _attributes(body: Any) -> Iterator[Any]:  # noqa: ANN401 likewise
     for node in body.node:
         yield from node.attribute
     if isinstance(body, onnx.FunctionProto):
         yield from body.attribute_proto  # what its attributes are where a node does not say
 
 
-def _tensors(body: Any) -> Iterator[Any]:  # noqa: ANN401
+def _tensors(body: Any) -> Iterator[Any]:  # noqa: ANN401 likewise
     if isinstance(body, onnx.GraphProto):
         yield from body.initializer
         yield from _dense(body.sparse_initializer)

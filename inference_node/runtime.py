@@ -148,7 +148,7 @@ class Session:
             raise ModelNotReady("broken: ONNX Runtime cannot load the model file") from error
         # The session keeps the file's bytes for as long as it lives, to be opened again, which it never
         # is: as much memory as the weights take. It has no public way to let go of them.
-        self._session._model_bytes = None  # noqa: SLF001
+        self._session._model_bytes = None  # noqa: SLF001 as above
         if provider not in self._session.get_providers():
             # ONNX Runtime goes on without a provider that does not start.
             raise ModelNotReady(f"unavailable: ONNX Runtime cannot run the model on {provider}")

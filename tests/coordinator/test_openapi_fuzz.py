@@ -15,9 +15,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+from support.asgi import on_a_port
 
-from bedside.http import serve_http
-from bedside.listen import listen_tcp, url_of
 from coordinator.app import build_app
 from policies import Role
 
@@ -29,14 +28,9 @@ LOOKS = 500
 @pytest.fixture
 async def served(api):
     """The URL of the coordinator's API on a real server, beside the tests' own event loop."""
-    listener = listen_tcp("127.0.0.1", 0)
-    stop, ready = asyncio.Event(), asyncio.Event()
     app = build_app(api.parts)
-    task = asyncio.create_task(serve_http(app, listener, stop, ready.set))
-    await ready.wait()
-    yield app, url_of(listener)
-    stop.set()
-    await task
+    async with on_a_port(app) as port:
+        yield app, f"http://127.0.0.1:{port}"
 
 
 def fuzz(operation, mode, callers, asked):

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import socket
 
 import pytest
+from support.asgi import on_a_port
 
 from bedside import http
 from bedside.http import serve_http
@@ -38,15 +38,8 @@ async def echo(scope, receive, send):
 
 @pytest.fixture
 async def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        chosen = probe.getsockname()[1]
-    stop, ready = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve_http(echo, listen_tcp("127.0.0.1", chosen), stop, ready.set))
-    await ready.wait()
-    yield chosen
-    stop.set()
-    await asyncio.wait_for(serving, 20)
+    async with on_a_port(echo) as chosen:
+        yield chosen
     # A connection's own task ends with it.
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "http connection"]
 

@@ -6,14 +6,11 @@ left to the parser, with a known head compared by its length only.
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
 from itertools import accumulate, pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from bedside.http import serve_http
-from bedside.listen import listen_tcp
+from support.asgi import on_a_port
 
 FIELDS = (
     b"X-A: b\r\n",
@@ -90,18 +87,6 @@ class Heard:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
-@asynccontextmanager
-async def serving(app):
-    listener, stop, ready = listen_tcp("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(serve_http(app, listener, stop, ready.set))
-    await ready.wait()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        stop.set()
-        await task
-
-
 async def told(port, parts):
     """Return what is answered to `parts`, each of which the server reads by itself."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -121,7 +106,7 @@ async def told(port, parts):
 def test_requests_do_not_depend_on_where_packets_end(several):
     async def compared():
         app = Heard()
-        async with serving(app) as port:
+        async with on_a_port(app) as port:
             for parts in several:
                 app.requests.clear()
                 whole = await told(port, [b"".join(parts)])

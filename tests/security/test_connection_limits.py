@@ -9,10 +9,9 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+from support.asgi import on_a_port
 
 from bedside import http_protocol
-from bedside.http import serve_http
-from bedside.listen import listen_tcp
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
@@ -36,19 +35,8 @@ async def answer(send, body):
     await send({"type": "http.response.body", "body": body})
 
 
-@asynccontextmanager
-async def serving(app=answering, unread_timeout_s=0.2):
-    listener = listen_tcp("127.0.0.1", 0)
-    stop, ready = asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(
-        serve_http(app, listener, stop, ready.set, unread_timeout_s=unread_timeout_s)
-    )
-    await ready.wait()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        stop.set()
-        await task
+def serving(app=answering, unread_timeout_s=0.2):
+    return on_a_port(app, unread_timeout_s=unread_timeout_s)
 
 
 @asynccontextmanager

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
 from inference_node import InferRequest, Node, NodeSettings, RequestedOutput, Tensor
+from support.repositories import save
 
 Shape = Sequence[int | str | None]
 
@@ -31,11 +31,7 @@ def write_model(
         ]
 
     graph = helper.make_graph(list(nodes), "m", values(inputs), values(outputs), list(constants))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    path = root / "m" / "1" / "model.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    save(graph, root / "m" / "1" / "model.onnx")
     if config:
         (root / "m" / "config.pbtxt").write_text(config)
     return root / "m"
