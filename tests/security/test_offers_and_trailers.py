@@ -79,6 +79,27 @@ def test_offers_in_a_row_are_each_passed_over(gateway):
     assert statuses == [200] * 31
 
 
+def test_a_websocket_does_not_begin_before_what_was_asked_is_answered(gateway):
+    """The answer would come within it."""
+    request = infer(gateway, b"Content-Length: %d\r\n" % len(BODY)) + BODY
+    websocket = (
+        b"GET /v1/channel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    # By itself it is for the WebSocket protocol to answer.
+    assert asked(gateway, websocket)[0] == [403]
+    assert asked(gateway, request + websocket)[0] == []
+
+
+def test_a_body_in_many_packets_is_not_taken_for_fields(gateway):
+    """Sizes of chunks come by themselves here, many more bytes of them than a head may have."""
+    chunk = b"0" * 4000 + b"1\r\n", b" \r\n"
+    head = infer(gateway, b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n")
+    end = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    statuses, received = asked(gateway, head, *(chunk * 20), end)
+    assert statuses == [200], received
+
+
 def test_an_offer_is_held_to_the_limits_of_a_head(gateway):
     fields = [b"X-%d: y\r\n" % number for number in range(125)]
     statuses, _ = asked(gateway, infer(gateway, H2C, *fields, b"Content-Length: 0\r\n"))
