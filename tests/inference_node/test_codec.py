@@ -263,6 +263,17 @@ def test_an_infinity_is_seen_before_it_is_encoded_and_nan_is_null(datatype):
     np.testing.assert_array_equal(array.astype(float), [math.nan, 1])
 
 
+def test_a_server_may_answer_with_words_that_json_does_not_have():
+    """Triton does."""
+    tensor = '{"name": "y", "shape": [3], "datatype": "FP32", "data": [NaN, -Infinity, 1.5]}'
+    body = f'{{"model_name": "NaN", "outputs": [{tensor}]}}'
+    response = decode_response(body.encode())
+    assert response.model_name == "NaN"
+    array = response.outputs[0].array
+    assert array is not None
+    np.testing.assert_array_equal(array, np.float32([math.nan, -math.inf, 1.5]))
+
+
 def test_members_that_may_be_left_out_may_be_null():
     """As serializers write them that leave nothing out."""
     tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.5], "parameters": None}

@@ -115,6 +115,14 @@ def test_a_parameter_outranks_the_form_of_the_inputs(wanted, raw):
     assert len(message_of(response, request_of(made)).raw_output_contents) == raw
 
 
+def test_an_output_is_asked_for_once():
+    wire = message()
+    for name in ("y", "z", "y"):
+        wire.outputs.add(name=name)
+    with pytest.raises(InputInvalid, match="asked for twice"):
+        request_of(wire)
+
+
 def test_inputs_may_be_named_without_data():
     made = message()
     made.inputs.add(name="z", datatype="BYTES", shape=[-0])
