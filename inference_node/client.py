@@ -5,7 +5,7 @@ answers 429 or 503 (`QueueFull`, `ModelNotReady`) says itself that it did not be
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from inference_node.errors import (
     ExecutionFailed,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     NodeFailed,
@@ -47,7 +48,7 @@ from inference_node.oip import (
     TensorMetadata,
 )
 from inference_node.statistics import ModelStatistics
-from inference_node.wire import MALFORMED, TIMEOUT, timeout_header
+from inference_node.wire import DIGEST, MALFORMED, TIMEOUT, timeout_header
 
 RESPONSE_LIMIT_BYTES: Final = 256 * 1024 * 1024
 CONTROL_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -88,16 +89,19 @@ class NodeClient:
         request: InferRequest,
         *,
         timeout_s: float,
+        digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
     ) -> InferResponse:
         """Have the node run one request; `outputs` is what the model declares that it gives.
 
-        `derived` are outputs that the request's parameters ask for besides.
+        `derived` are outputs that the request's parameters ask for besides. `digest` is that of the
+        file that is expected to run: our own nodes run no other, others do not look at it.
 
         Raises:
             NodeUnreachable: if it is certain that nothing began, so that another may be tried.
             QueueFull, ModelNotReady: if the node says that it did not begin.
+            ModelReplaced: likewise, as a file of another digest serves there.
             NodeFailed: if it was sent the request and no valid answer came.
             NodeError: the node's own answer, as the class it would raise in this process.
         """
@@ -109,12 +113,12 @@ class NodeClient:
             "POST",
             path,
             body,
-            _headers(header_length, timeout_s),
+            _headers(header_length, timeout_s, digest),
             timeout_s=timeout_s,
             limit_bytes=RESPONSE_LIMIT_BYTES,
         )
         if status != _OK:
-            raise _error(status)
+            raise _refused(status, answered)
         response = decode_from(content, answered.get("Inference-Header-Content-Length"))
         return checked(response, request, name=name, version=version, outputs=outputs, derived=derived)
 
@@ -126,6 +130,7 @@ class NodeClient:
         *,
         timeout_s: float,
         total_s: float | None = None,
+        digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
     ) -> AsyncGenerator[InferResponse, None]:
@@ -146,6 +151,7 @@ class NodeClient:
                 version,
                 request,
                 timeout_s=min(timeout_s, total_s or timeout_s),
+                digest=digest,
                 outputs=outputs,
                 derived=derived,
             )
@@ -158,10 +164,10 @@ class NodeClient:
         )
         path = f"{_path(name, version)}/infer_stream"
         async with self._connection.request(
-            "POST", path, body, _headers(header_length, total_s), timeout=timeout
+            "POST", path, body, _headers(header_length, total_s, digest), timeout=timeout
         ) as response:
             if response.status != _OK:
-                raise _error(response.status)
+                raise _refused(response.status, response.headers)
             if response.content_type != "text/event-stream" or is_encoded(response):
                 raise NodeFailed("the node's answer is not a stream of events")
             events = read_events(response.content.iter_any(), RESPONSE_LIMIT_BYTES)
@@ -301,7 +307,7 @@ class NodeClient:
         )
 
 
-def _headers(header_length: int | None, timeout_s: float | None) -> dict[str, str]:
+def _headers(header_length: int | None, timeout_s: float | None, digest: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if header_length is not None:
         headers["Content-Type"] = "application/octet-stream"
@@ -309,12 +315,22 @@ def _headers(header_length: int | None, timeout_s: float | None) -> dict[str, st
     if timeout_s is not None:
         # What nobody waits for any more is not begun: our own nodes heed it, others ignore it.
         headers[TIMEOUT] = timeout_header(timeout_s)
+    if digest is not None:
+        headers[DIGEST] = digest
     return headers
 
 
 def _path(name: str, version: str | None) -> str:
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _refused(status: int, headers: Mapping[str, str]) -> NodeError:
+    """Return what a node's refusal to run a request says."""
+    error = _error(status)
+    if isinstance(error, ModelNotReady) and DIGEST in headers:
+        return ModelReplaced(headers[DIGEST])
+    return error
 
 
 def _error(status: int) -> NodeError:

@@ -9,6 +9,7 @@ from inference_node import (
     InferResponse,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     NodeFailed,
@@ -25,6 +26,7 @@ from secure_gateway.errors import Lost, NotBegun, Refusal
 from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.models import ModelIndex
 from secure_gateway.nodes import SiteNode
+from secure_gateway.replaced import Replacements
 
 RETRY_AFTER_S = 2
 
@@ -52,6 +54,7 @@ class Executor:
         self._models = models
         self._hub = hub
         self._device_timeout_s = device_timeout_s
+        self._replacements = Replacements(models)
 
     async def execute(self, exchange: Exchange) -> InferResponse:
         """Return the model's answer.
@@ -70,7 +73,11 @@ class Executor:
             message = "a node runs tensors"
             raise AssertionError(message)
         try:
-            response = await node.infer(model, exchange.request, exchange.call.deadline)
+            try:
+                response = await node.infer(model, exchange.request, exchange.call.deadline)
+            except ModelReplaced as replaced:
+                model = await self._replacements.adopt(exchange, node, model, replaced)
+                response = await node.infer(model, exchange.request, exchange.call.deadline)
         except NodeError as error:
             raise _refusal_of(error, node) from error
         node.health.succeeded()
@@ -92,7 +99,8 @@ class Executor:
             return
         answers = 0
         try:
-            async with aclosing(node.stream(model, request, exchange.call.deadline)) as responses:
+            running = self._replacements.stream(exchange, node, model, request)
+            async with aclosing(running) as responses:
                 async for response in responses:
                     answers += 1
                     yield response

@@ -109,7 +109,9 @@ class EmbeddedNode:
         """Run the model in this process."""
         self.outstanding += 1
         try:
-            return await self._node.infer(model.name, model.version, request, deadline)
+            return await self._node.infer(
+                model.name, model.version, request, deadline, digest=model.digest
+            )
         finally:
             self.outstanding -= 1
 
@@ -118,7 +120,7 @@ class EmbeddedNode:
     ) -> AsyncGenerator[InferResponse, None]:
         """Run the model in this process and yield each response."""
         self.outstanding += 1
-        responses = self._node.stream(model.name, model.version, request, deadline)
+        responses = self._node.stream(model.name, model.version, request, deadline, digest=model.digest)
         try:
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -190,6 +192,7 @@ class RemoteNode:
                 model.version,
                 request,
                 timeout_s=timeout_s,
+                digest=model.digest,
                 outputs=metadata.outputs if metadata is not None else (),
                 # What another server makes of such parameters is its own affair.
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
@@ -215,6 +218,7 @@ class RemoteNode:
                 request,
                 timeout_s=self._timeout_s,
                 total_s=None if deadline is None else _left(deadline),
+                digest=model.digest,
                 outputs=metadata.outputs if metadata is not None else (),
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
             )
