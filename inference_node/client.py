@@ -4,6 +4,7 @@ Which failures may be tried on another node is said in `inference_node.connectio
 answers 429 or 503 (`QueueFull`, `ModelNotReady`) says itself that it did not begin.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
@@ -163,8 +164,11 @@ class NodeClient:
             total=total_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s
         )
         path = f"{_path(name, version)}/infer_stream"
+        headers = _headers(header_length, total_s, digest)
+        now = asyncio.get_running_loop().time
+        due = now() + timeout_s
         async with self._connection.request(
-            "POST", path, body, _headers(header_length, total_s, digest), timeout=timeout
+            "POST", path, body, headers, timeout=timeout, due=due
         ) as response:
             if response.status != _OK:
                 raise _refused(response.status, response.headers)
@@ -172,7 +176,13 @@ class NodeClient:
                 raise NodeFailed("the node's answer is not a stream of events")
             events = read_events(response.content.iter_any(), RESPONSE_LIMIT_BYTES)
             async with contextlib.aclosing(events):
-                async for kind, data in events:
+                while True:
+                    # A server that drips comments, or bytes of an event, has not answered.
+                    async with asyncio.timeout_at(due):
+                        event = await anext(events, None)
+                    if event is None:
+                        return
+                    kind, data = event
                     if kind != MESSAGE:
                         # Only that it failed is believed: its words may quote what it was sent.
                         raise ExecutionFailed("the node failed in the middle of a stream")
@@ -184,6 +194,7 @@ class NodeClient:
                         outputs=outputs,
                         derived=derived,
                     )
+                    due = now() + timeout_s
 
     async def server(self) -> ServerMetadata:
         """Return what the node is; whether it takes binary tensors is learned from it."""
