@@ -93,11 +93,14 @@ class NodeClient:
         digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
+        rows: int | None = None,
     ) -> InferResponse:
         """Have the node run one request; `outputs` is what the model declares that it gives.
 
         `derived` are outputs that the request's parameters ask for besides. `digest` is that of the
-        file that is expected to run: our own nodes run no other, others do not look at it.
+        file that is expected to run: our own nodes run no other, others do not look at it. Shapes are
+        held against `outputs` and, where the model batches, `rows`, but for our own nodes, which give
+        what their models gave.
 
         Raises:
             NodeUnreachable: if it is certain that nothing began, so that another may be tried.
@@ -121,7 +124,16 @@ class NodeClient:
         if status != _OK:
             raise _refused(status, answered)
         response = decode_from(content, answered.get("Inference-Header-Content-Length"))
-        return checked(response, request, name=name, version=version, outputs=outputs, derived=derived)
+        return checked(
+            response,
+            request,
+            name=name,
+            version=version,
+            outputs=outputs,
+            derived=derived,
+            shapes=digest is None,
+            rows=rows,
+        )
 
     async def stream(
         self,
@@ -134,11 +146,13 @@ class NodeClient:
         digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
+        rows: int | None = None,
     ) -> AsyncGenerator[InferResponse, None]:
         """Have the node run one request and yield each response, as it comes.
 
         A response may take `timeout_s`, all of them together `total_s`. A server that does not offer
-        streams is asked for its one response. Closing the generator ends the work at the node.
+        streams is asked for its one response, which alone has to have `rows`. Closing the generator
+        ends the work at the node.
 
         Raises:
             NodeError: as `infer`; after the first response NodeFailed if the node broke off, and
@@ -155,6 +169,7 @@ class NodeClient:
                 digest=digest,
                 outputs=outputs,
                 derived=derived,
+                rows=rows,
             )
             only.parameters = {**only.parameters, "triton_final_response": True}
             yield only
@@ -193,6 +208,7 @@ class NodeClient:
                         version=version,
                         outputs=outputs,
                         derived=derived,
+                        shapes=digest is None,
                     )
                     due = now() + timeout_s
 

@@ -21,6 +21,8 @@ from inference_node import (
     RepositoryEntry,
     derived_outputs,
     feed_of,
+    open_rows,
+    says_that_it_batches,
 )
 from policies import Candidate
 from secure_gateway.exchange import ModelInfo
@@ -175,6 +177,7 @@ class RemoteNode:
         self._client = client
         self._timeout_s = timeout_s
         self._metadata: dict[ModelInfo, ModelMetadata] = {}
+        self._batching: frozenset[ModelInfo] = frozenset()
         self._left_out: set[ModelInfo] = set()
 
     async def infer(
@@ -196,6 +199,7 @@ class RemoteNode:
                 outputs=metadata.outputs if metadata is not None else (),
                 # What another server makes of such parameters is its own affair.
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
+                rows=request.rows if model in self._batching else None,
             )
         except NodeSilent as error:
             if timeout_s < self._timeout_s:
@@ -221,6 +225,7 @@ class RemoteNode:
                 digest=model.digest,
                 outputs=metadata.outputs if metadata is not None else (),
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
+                rows=request.rows if model in self._batching else None,
             )
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -276,11 +281,16 @@ class RemoteNode:
 
         What is known is kept for as long as a model stays ready, so that a probe costs little.
         """
-        described = {}
+        described: dict[ModelInfo, ModelMetadata] = {}
+        batching = set()
         for model in models:
             known = self._metadata.get(model)
             try:
                 described[model] = known or await self.metadata(model)
+                if model in self._batching or (
+                    known is None and await self._batches(model, described[model])
+                ):
+                    batching.add(model)
             except (NodeUnreachable, DeadlineExceeded):
                 raise
             except NodeError as error:
@@ -288,7 +298,20 @@ class RemoteNode:
                     continue
                 self._left_out.add(model)
                 logger.warning("%s: model %s is left out: %s", self.placement, model.name, error)
+        self._batching = frozenset(batching)
         return described
+
+    async def _batches(self, model: ModelInfo, metadata: ModelMetadata) -> bool:
+        """Say whether answers have as many rows as requests; our own nodes see to that themselves."""
+        if model.digest is not None or not open_rows(metadata):
+            return False
+        try:
+            return says_that_it_batches(await self.config(model)) is not False
+        except (NodeUnreachable, DeadlineExceeded):
+            raise
+        except NodeError:
+            # Servers need not tell, and most do not.
+            return True
 
 
 def _left(deadline: float) -> float:
