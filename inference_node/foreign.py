@@ -83,6 +83,12 @@ def encode_for(request: InferRequest, *, binary: bool) -> tuple[bytes, int | Non
     Raises:
         InputInvalid: if an input cannot be said in JSON and the node takes nothing else.
     """
+    if request.raw is not None:
+        if not binary:
+            raise InputInvalid(
+                "the model's node takes JSON only: send the input with its name and shape"
+            )
+        return request.raw, 0
     if binary:
         return encode_request(request)
     head: dict[str, Any] = {

@@ -16,6 +16,7 @@ from inference_node.oip import (
     Tensor,
 )
 from inference_node.postprocess import classes_wanted, classify
+from inference_node.raw import completed
 from inference_node.repository import Found, Repository
 from inference_node.settings import NodeSettings
 from inference_node.statistics import ModelStatistics
@@ -250,6 +251,8 @@ def _expect(model: LoadedModel, digest: str | None) -> None:
 
 
 def _feed(model: LoadedModel, request: InferRequest) -> tuple[Mapping[str, Array], int]:
+    if request.raw is not None:
+        request = completed(request, model.inputs, batches=model.batches)
     feed, rows = feed_of(model.inputs, request)
     if model.rows_limit is not None and rows > model.rows_limit:
         raise InputInvalid(f"the model takes at most {model.rows_limit} rows in one request")

@@ -271,8 +271,9 @@ class RemoteNode:
 
     def _fitting(self, model: ModelInfo, request: InferRequest) -> ModelMetadata | None:
         metadata = self._metadata.get(model)
-        # Servers need not say what a model takes; some of MLServer's do not.
-        if metadata is not None and metadata.inputs:
+        # Servers need not say what a model takes; some of MLServer's do not. What a raw request means
+        # is found out where it runs.
+        if metadata is not None and metadata.inputs and request.raw is None:
             feed_of(metadata.inputs, request)
         return metadata
 
