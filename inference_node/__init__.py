@@ -13,6 +13,7 @@ from inference_node.errors import (
     ExecutionFailed,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     NodeFailed,
@@ -36,6 +37,7 @@ from inference_node.oip import (
 from inference_node.postprocess import CLASSIFICATION, asks_of_classes
 from inference_node.server import NodeServer
 from inference_node.settings import Device, NodeSettings
+from inference_node.shapes import open_rows, says_that_it_batches
 from inference_node.statistics import BatchStatistics, Duration, InferStatistics, ModelStatistics
 from inference_node.summaries import asks_of_distributions, derived_outputs
 from inference_node.validation import feed_of
@@ -56,6 +58,7 @@ __all__ = [
     "InputInvalid",
     "ModelMetadata",
     "ModelNotReady",
+    "ModelReplaced",
     "ModelStatistics",
     "ModelUnknown",
     "Node",
@@ -83,6 +86,8 @@ __all__ = [
     "encode_response",
     "exposition",
     "feed_of",
+    "open_rows",
+    "says_that_it_batches",
     "stated_length",
     "tensor_from_json",
 ]

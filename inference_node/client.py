@@ -4,8 +4,9 @@ Which failures may be tried on another node is said in `inference_node.connectio
 answers 429 or 503 (`QueueFull`, `ModelNotReady`) says itself that it did not begin.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from inference_node.errors import (
     ExecutionFailed,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     NodeFailed,
@@ -47,7 +49,7 @@ from inference_node.oip import (
     TensorMetadata,
 )
 from inference_node.statistics import ModelStatistics
-from inference_node.wire import MALFORMED, TIMEOUT, timeout_header
+from inference_node.wire import DIGEST, MALFORMED, TIMEOUT, timeout_header
 
 RESPONSE_LIMIT_BYTES: Final = 256 * 1024 * 1024
 CONTROL_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -90,16 +92,22 @@ class NodeClient:
         request: InferRequest,
         *,
         timeout_s: float,
+        digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
+        rows: int | None = None,
     ) -> InferResponse:
         """Have the node run one request; `outputs` is what the model declares that it gives.
 
-        `derived` are outputs that the request's parameters ask for besides.
+        `derived` are outputs that the request's parameters ask for besides. `digest` is that of the
+        file that is expected to run: our own nodes run no other, others do not look at it. Shapes are
+        held against `outputs` and, where the model batches, `rows`, but for our own nodes, which give
+        what their models gave.
 
         Raises:
             NodeUnreachable: if it is certain that nothing began, so that another may be tried.
             QueueFull, ModelNotReady: if the node says that it did not begin.
+            ModelReplaced: likewise, as a file of another digest serves there.
             NodeFailed: if it was sent the request and no valid answer came.
             NodeError: the node's own answer, as the class it would raise in this process.
         """
@@ -111,14 +119,23 @@ class NodeClient:
             "POST",
             path,
             body,
-            _headers(header_length, timeout_s),
+            _headers(header_length, timeout_s, digest),
             timeout_s=timeout_s,
             limit_bytes=RESPONSE_LIMIT_BYTES,
         )
         if status != _OK:
-            raise _error(status)
+            raise _refused(status, answered)
         response = decode_from(content, answered.get("Inference-Header-Content-Length"))
-        return checked(response, request, name=name, version=version, outputs=outputs, derived=derived)
+        return checked(
+            response,
+            request,
+            name=name,
+            version=version,
+            outputs=outputs,
+            derived=derived,
+            shapes=digest is None,
+            rows=rows,
+        )
 
     async def stream(
         self,
@@ -128,13 +145,16 @@ class NodeClient:
         *,
         timeout_s: float,
         total_s: float | None = None,
+        digest: str | None = None,
         outputs: Sequence[TensorMetadata] = (),
         derived: Sequence[TensorMetadata] = (),
+        rows: int | None = None,
     ) -> AsyncGenerator[InferResponse, None]:
         """Have the node run one request and yield each response, as it comes.
 
         A response may take `timeout_s`, all of them together `total_s`. A server that does not offer
-        streams is asked for its one response. Closing the generator ends the work at the node.
+        streams is asked for its one response, which alone has to have `rows`. Closing the generator
+        ends the work at the node.
 
         Raises:
             NodeError: as `infer`; after the first response NodeFailed if the node broke off, and
@@ -148,8 +168,10 @@ class NodeClient:
                 version,
                 request,
                 timeout_s=min(timeout_s, total_s or timeout_s),
+                digest=digest,
                 outputs=outputs,
                 derived=derived,
+                rows=rows,
             )
             only.parameters = {**only.parameters, "triton_final_response": True}
             yield only
@@ -159,16 +181,25 @@ class NodeClient:
             total=total_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s
         )
         path = f"{_path(name, version)}/infer_stream"
+        headers = _headers(header_length, total_s, digest)
+        now = asyncio.get_running_loop().time
+        due = now() + timeout_s
         async with self._connection.request(
-            "POST", path, body, _headers(header_length, total_s), timeout=timeout
+            "POST", path, body, headers, timeout=timeout, due=due
         ) as response:
             if response.status != _OK:
-                raise _error(response.status)
+                raise _refused(response.status, response.headers)
             if response.content_type != "text/event-stream" or is_encoded(response):
                 raise NodeFailed("the node's answer is not a stream of events")
             events = read_events(response.content.iter_any(), RESPONSE_LIMIT_BYTES)
             async with contextlib.aclosing(events):
-                async for kind, data in events:
+                while True:
+                    # A server that drips comments, or bytes of an event, has not answered.
+                    async with asyncio.timeout_at(due):
+                        event = await anext(events, None)
+                    if event is None:
+                        return
+                    kind, data = event
                     if kind != MESSAGE:
                         # Only that it failed is believed: its words may quote what it was sent.
                         raise ExecutionFailed("the node failed in the middle of a stream")
@@ -179,7 +210,9 @@ class NodeClient:
                         version=version,
                         outputs=outputs,
                         derived=derived,
+                        shapes=digest is None,
                     )
+                    due = now() + timeout_s
 
     async def server(self) -> ServerMetadata:
         """Return what the node is; whether it takes binary tensors is learned from it."""
@@ -303,7 +336,7 @@ class NodeClient:
         )
 
 
-def _headers(header_length: int | None, timeout_s: float | None) -> dict[str, str]:
+def _headers(header_length: int | None, timeout_s: float | None, digest: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if header_length is not None:
         headers["Content-Type"] = "application/octet-stream"
@@ -311,12 +344,22 @@ def _headers(header_length: int | None, timeout_s: float | None) -> dict[str, st
     if timeout_s is not None:
         # What nobody waits for any more is not begun: our own nodes heed it, others ignore it.
         headers[TIMEOUT] = timeout_header(timeout_s)
+    if digest is not None:
+        headers[DIGEST] = digest
     return headers
 
 
 def _path(name: str, version: str | None) -> str:
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _refused(status: int, headers: Mapping[str, str]) -> NodeError:
+    """Return what a node's refusal to run a request says."""
+    error = _error(status)
+    if isinstance(error, ModelNotReady) and DIGEST in headers:
+        return ModelReplaced(headers[DIGEST])
+    return error
 
 
 def _error(status: int) -> NodeError:

@@ -89,11 +89,14 @@ _encode = msgspec.json.Encoder().encode
 def decode_request(body: bytes, *, header_length: int | None = None) -> InferRequest:
     """Return the request in `body`; `header_length` is Inference-Header-Content-Length, if sent.
 
-    An input with neither `data` nor binary data is a named input without a tensor.
+    An input with neither `data` nor binary data is a named input without a tensor. A head of no bytes
+    makes a raw request of the body, which is answered in binary.
 
     Raises:
         InputInvalid: if the body is not a well-formed request.
     """
+    if header_length == 0:
+        return InferRequest(inputs=[], raw=body, binary_output=True)
     head, tail = _split(body, header_length)
     wire = _decode_wire(head)
     if not 0 < len(wire.inputs) <= TENSORS_MAX:

@@ -88,10 +88,19 @@ class NodeConnection:
         headers: dict[str, str],
         *,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 aiohttp's own
+        due: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and give its response; what breaks then is a NodeError too."""
+        """Send a request and give its response; what breaks then is a NodeError too.
+
+        Its head has to be there when the event loop's time is `due`, in case `timeout` limits each read
+        only.
+        """
         try:
-            response = await self._sent(method, path, body, headers, timeout)
+            if due is None:
+                response = await self._sent(method, path, body, headers, timeout)
+            else:
+                async with asyncio.timeout_at(due):
+                    response = await self._sent(method, path, body, headers, timeout)
             async with response:
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

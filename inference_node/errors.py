@@ -17,6 +17,17 @@ class ModelNotReady(NodeError):
     """Raised when the model exists and cannot serve; `reason` is a code for the operator."""
 
 
+class ModelReplaced(ModelNotReady):
+    """Raised when another file serves under the name and version than the one that was expected.
+
+    `digest` is that of the file that serves, as far as it is known.
+    """
+
+    def __init__(self, digest: str) -> None:
+        super().__init__("another file serves in the place of the one that was expected")
+        self.digest = digest
+
+
 class QueueFull(NodeError):
     """Raised at once when as many requests wait as the queue may hold."""
 

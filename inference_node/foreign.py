@@ -2,7 +2,7 @@
 
 Not every server of the protocol takes the binary tensor data extension (MLServer does not, Triton
 does), so requests can be written as JSON. No answer is believed: it must be of the model that was
-asked, and only outputs that were asked for, of the datatypes that the model declares, go on.
+asked, and only outputs that were asked for, of the datatypes and shapes that the model declares, go on.
 """
 
 import math
@@ -25,6 +25,7 @@ from inference_node.oip import (
     Tensor,
     TensorMetadata,
 )
+from inference_node.shapes import check_shape
 from inference_node.statistics import ModelStatistics
 from inference_node.wire import MALFORMED
 
@@ -82,6 +83,12 @@ def encode_for(request: InferRequest, *, binary: bool) -> tuple[bytes, int | Non
     Raises:
         InputInvalid: if an input cannot be said in JSON and the node takes nothing else.
     """
+    if request.raw is not None:
+        if not binary:
+            raise InputInvalid(
+                "the model's node takes JSON only: send the input with its name and shape"
+            )
+        return request.raw, 0
     if binary:
         return encode_request(request)
     head: dict[str, Any] = {
@@ -138,16 +145,19 @@ def checked(
     version: str | None,
     outputs: Sequence[TensorMetadata] = (),
     derived: Sequence[TensorMetadata] = (),
+    shapes: bool = True,
+    rows: int | None = None,
 ) -> InferResponse:
     """Return what of a node's answer may go on; `outputs` is what the model declares, if anything.
 
-    `derived` are outputs that parameters of the request ask for.
+    `derived` are outputs that parameters of the request ask for. `rows` is how many rows each output
+    has, where the model batches. Without `shapes` none is looked at.
 
     Outputs that nobody asked for are dropped, and so are parameters that only the gateway may state.
     The identifier is the request's own: some servers make one up.
 
     Raises:
-        NodeFailed: if the answer is another model's, lacks an output, or has another datatype.
+        NodeFailed: if the answer is another model's, lacks an output, or has another datatype or shape.
         InputInvalid: if what the caller asked for is what the model does not declare.
     """
     if response.model_name != name:
@@ -156,6 +166,7 @@ def checked(
     if version and answered and answered != version:
         raise NodeFailed("the node's answer is of another version")
     declared = {output.name: output.datatype for output in outputs}
+    expected_shapes = {output.name: output.shape for output in outputs} if shapes else {}
     classified = {output.name for output in request.outputs if "classification" in output.parameters}
     given = {tensor.name: tensor for tensor in response.outputs}
     wanted = [output.name for output in request.outputs] or [*declared] or [*given]
@@ -174,6 +185,8 @@ def checked(
             if wanted_name in classified and tensor.datatype == declared.get(wanted_name):
                 raise InputInvalid("the model's node does not offer classification")
             raise NodeFailed("an output of the node's answer has another datatype")
+        if wanted_name in expected_shapes and wanted_name not in classified:
+            check_shape(tensor.shape, expected_shapes[wanted_name], rows)
         kept.append(tensor)
     return InferResponse(
         model_name=name,

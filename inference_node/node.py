@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Any
 
-from inference_node.errors import InputInvalid, ModelNotReady
+from inference_node.errors import InputInvalid, ModelNotReady, ModelReplaced
 from inference_node.iterate import iterate, steps_wanted
 from inference_node.loading import LoadedModel
 from inference_node.oip import (
@@ -16,6 +16,7 @@ from inference_node.oip import (
     Tensor,
 )
 from inference_node.postprocess import classes_wanted, classify
+from inference_node.raw import completed
 from inference_node.repository import Found, Repository
 from inference_node.settings import NodeSettings
 from inference_node.statistics import ModelStatistics
@@ -137,19 +138,23 @@ class Node:
         version: str | None,
         request: InferRequest,
         deadline: float | None = None,
+        *,
+        digest: str | None = None,
     ) -> InferResponse:
-        """Run one request; `deadline` is a `time.monotonic()` time.
+        """Run one request; `deadline` is a `time.monotonic()` time, `digest` that of the model's file.
 
         The request parameters `priority` (1 is the highest, 0 the model's default) and `timeout`
         (microseconds in the queue) are Triton's.
 
         Raises:
             ModelUnknown, ModelNotReady: if the model does not serve.
+            ModelReplaced: if a file of another digest serves in its place.
             InputInvalid: if the request does not fit it.
             QueueFull, DeadlineExceeded: if it cannot be served in time.
             ExecutionFailed: if the model could not be run on these inputs.
         """
         model = self._repository.find(name, version)
+        _expect(model, digest)
         if model.config.iteration is not None:
             raise InputInvalid("the model answers with many responses; ask for a stream")
         feed, rows = _feed(model, request)
@@ -177,6 +182,8 @@ class Node:
         version: str | None,
         request: InferRequest,
         deadline: float | None = None,
+        *,
+        digest: str | None = None,
     ) -> AsyncGenerator[InferResponse, None]:
         """Run one request and yield each response; a model of one response yields that.
 
@@ -187,9 +194,10 @@ class Node:
             NodeError: as `infer`, at the first response or at a later one.
         """
         model = self._repository.find(name, version)
+        _expect(model, digest)
         iteration = model.config.iteration
         if iteration is None:
-            response = await self.infer(name, version, request, deadline)
+            response = await self.infer(name, version, request, deadline, digest=digest)
             response.parameters = {**response.parameters, "step": 1, "triton_final_response": True}
             yield response
             return
@@ -237,7 +245,14 @@ class Node:
         return task
 
 
+def _expect(model: LoadedModel, digest: str | None) -> None:
+    if digest is not None and digest != model.digest:
+        raise ModelReplaced(model.digest)
+
+
 def _feed(model: LoadedModel, request: InferRequest) -> tuple[Mapping[str, Array], int]:
+    if request.raw is not None:
+        request = completed(request, model.inputs, batches=model.batches)
     feed, rows = feed_of(model.inputs, request, batches=model.batches)
     if model.rows_limit is not None and rows > model.rows_limit:
         raise InputInvalid(f"the model takes at most {model.rows_limit} rows in one request")

@@ -60,25 +60,31 @@ class RequestedOutput(Struct, kw_only=True):
 
 
 class InferRequest(Struct, kw_only=True):
-    """One inference request."""
+    """One inference request; `raw` is the data of its one input where nothing else was said of that.
+
+    Such a request has no `inputs` until it is where its model is (`inference_node.raw`).
+    """
 
     inputs: list[Tensor]
     outputs: list[RequestedOutput] = []
     id: str | None = None
     parameters: dict[str, Any] = {}
     binary_output: bool = False
+    raw: bytes | None = None
 
     @property
     def carries_tensors(self) -> bool:
         """Whether any input brings data of its own."""
-        return any(tensor.array is not None for tensor in self.inputs)
+        return self.raw is not None or any(tensor.array is not None for tensor in self.inputs)
 
     @property
     def rows(self) -> int | None:
-        """The first dimension of the first input, or None if it has none.
+        """The first dimension of the first input, or None if it has none; a raw request is one row.
 
         It counts rows only if the model batches, which a request does not say.
         """
+        if self.raw is not None:
+            return 1
         shape = self.inputs[0].shape if self.inputs else ()
         return shape[0] if shape else None
 

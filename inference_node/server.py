@@ -19,6 +19,7 @@ from inference_node.errors import (
     ExecutionFailed,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     QueueFull,
@@ -27,7 +28,7 @@ from inference_node.events import send_events
 from inference_node.metrics import CONTENT_TYPE, NodeCollector, exposition
 from inference_node.node import Node
 from inference_node.oip import InferRequest, ServerMetadata
-from inference_node.wire import MALFORMED, TIMEOUT, stated_length, stated_timeout_s
+from inference_node.wire import DIGEST, MALFORMED, TIMEOUT, stated_length, stated_timeout_s
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,6 +46,7 @@ _STATUS: Final[dict[type[NodeError], int]] = {
 }
 _TOO_LARGE: Final = 413
 _TIMEOUT: Final = TIMEOUT.lower().encode()
+_DIGEST: Final = DIGEST.lower().encode()
 _BOOLEAN: Final = (b"false", b"true")
 _NO_SUCH_PATH: Final = "see the Open Inference Protocol v2 for paths"
 EXTENSIONS: Final = (
@@ -113,6 +115,8 @@ class NodeServer:
             await _send_error(send, _TOO_LARGE, str(error))
         except CallerGone:
             return
+        except ModelReplaced as error:
+            await _send_error(send, 503, str(error), (_DIGEST, error.digest.encode()))
         except NodeError as error:
             await _send_error(send, _STATUS.get(type(error), 500), str(error))
 
@@ -211,7 +215,7 @@ class NodeServer:
         request.binary_output = False
         for output in request.outputs:
             output.binary = False
-        responses = self._node.stream(name, version, request, deadline)
+        responses = self._node.stream(name, version, request, deadline, digest=_digest(headers))
         await send_events(responses, request, receive, send)
 
     async def _request(self, headers: dict[bytes, bytes], receive: Receive) -> InferRequest:
@@ -231,7 +235,7 @@ class NodeServer:
     ) -> None:
         deadline = _deadline(headers)
         request = await self._request(headers, receive)
-        response = await self._node.infer(name, version, request, deadline)
+        response = await self._node.infer(name, version, request, deadline, digest=_digest(headers))
         encoded, header_length = encode_response(response, request)
         if header_length is None:
             await _send(send, 200, [_JSON], encoded)
@@ -261,6 +265,12 @@ def _deadline(headers: dict[bytes, bytes]) -> float | None:
     return None if timeout_s is None else time.monotonic() + timeout_s
 
 
+def _digest(headers: dict[bytes, bytes]) -> str | None:
+    """Return the digest of the file that a gateway expects to run; None runs whichever serves."""
+    stated = headers.get(_DIGEST)
+    return None if stated is None else stated.decode("latin-1")
+
+
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
@@ -271,5 +281,5 @@ async def _send_json(send: Send, value: object) -> None:
     await _send(send, 200, [_JSON], msgspec.json.encode(value))
 
 
-async def _send_error(send: Send, status: int, message: str) -> None:
-    await _send(send, status, [_JSON], msgspec.json.encode({"error": message}))
+async def _send_error(send: Send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+    await _send(send, status, [_JSON, *headers], msgspec.json.encode({"error": message}))

@@ -17,6 +17,12 @@ string that is not UTF-8.
 TIMEOUT: Final = "Bedside-Timeout"
 """The header by which a caller says how long it will wait, in whole milliseconds."""
 
+DIGEST: Final = "Bedside-Model-Digest"
+"""The header by which a gateway says which file it expects to run, as SHA-256 in hexadecimal.
+
+A node that would run another one answers 503 and states that one's digest in the same header.
+"""
+
 TIMEOUT_MAX_MS: Final = 86_400_000
 
 _LENGTH_DIGITS: Final = 15

@@ -111,6 +111,16 @@ class DeviceVerifier:
             said=Belonging(kind=CallerKind.DEVICE, site=site, organisation=site),
         )
 
+    def again(self, principal: Principal) -> Principal:
+        """Return the device, whose assertion was verified when its call came in, if it is still one.
+
+        Raises:
+            TokenInvalid: if it is not enrolled any more.
+        """
+        if self._key_of(principal.id) is None:
+            raise TokenInvalid("the device is not enrolled")
+        return principal
+
     def _use_once(self, device: str, token_id: str, until: int, now: float) -> None:
         if now - self._swept > ASSERTION_LIFETIME_MAX_S:
             live = {name: _live(used, now) for name, used in self._used.items()}

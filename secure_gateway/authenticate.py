@@ -21,8 +21,11 @@ class Authenticator:
         """
         return self._tokens.remembered(authorization[7:]) if _is_bearer(authorization) else None
 
-    def authenticate(self, authorization: bytes | None) -> Principal:
-        """Return who is calling.
+    def authenticate(self, authorization: bytes | None, known: Principal | None = None) -> Principal:
+        """Return who is calling; `known` is whom this said of the same `authorization` before.
+
+        What a device signs counts once, and then for all of the call that it came with, while the
+        device is enrolled. A token is looked at each time: it may have expired meanwhile.
 
         Raises:
             Refusal: token-missing, token-invalid or token-expired.
@@ -33,12 +36,12 @@ class Authenticator:
             raise Refusal(Problem.TOKEN_INVALID, "Only the Bearer scheme is understood.")
         token = authorization[7:]
         # What was verified as the issuer's is no device's: those are never remembered.
-        known = self._tokens.remembered(token)
-        if known is not None:
-            return known
+        remembered = self._tokens.remembered(token)
+        if remembered is not None:
+            return remembered
         try:
             if self._devices.is_assertion(token):
-                return self._devices.verify(token)
+                return self._devices.verify(token) if known is None else self._devices.again(known)
             return self._tokens.verify(token)
         except TokenExpired as error:
             raise Refusal(

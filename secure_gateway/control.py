@@ -12,6 +12,7 @@ from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
@@ -147,6 +148,7 @@ def build_control(gateway: Gateway) -> FastAPI:
         call = _bare_call(request, Action.RECEIPT)
         try:
             principal = gateway.authenticator.authenticate(call.authorization)
+            call = replace(call, principal=principal)
             _may_send(gateway.parts.engine.authorize(principal.caller, ApiAction.RECEIPTS_SEND))
             placed = tokens.read(receipt.token)
             if placed.principal != principal.id or placed.id != receipt.id:

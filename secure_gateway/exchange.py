@@ -36,16 +36,18 @@ Decode = Callable[[], InferRequest]
 class Call(Struct, frozen=True, kw_only=True):
     """One request, free of the protocol that brought it.
 
-    `authorization` is the header's value, `started_ns` a monotonic time. `on_device` says that the
-    calling device holds the data itself. Past `deadline`, a `time.monotonic()` time, nobody waits for
-    the answer. `wants_text` says that it goes back as JSON, which carries no other bytes, and `kept`
-    that it waits sealed until it is fetched, so that it can be withheld.
+    `authorization` is the header's value, `started_ns` a monotonic time. `principal` is who sends it,
+    where that had to be known before it could be read; who that is is looked at again. `on_device` says
+    that the calling device holds the data itself. Past `deadline`, a `time.monotonic()` time, nobody
+    waits for the answer. `wants_text` says that it goes back as JSON, which carries no other bytes, and
+    `kept` that it waits sealed until it is fetched, so that it can be withheld.
     """
 
     action: Action
     authorization: bytes | None
     claims: Claims
     started_ns: int
+    principal: Principal | None = None
     model: str | None = None
     version: str | None = None
     on_device: bool = False

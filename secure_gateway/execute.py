@@ -10,6 +10,7 @@ from inference_node import (
     InferResponse,
     InputInvalid,
     ModelNotReady,
+    ModelReplaced,
     ModelUnknown,
     NodeError,
     NodeFailed,
@@ -27,6 +28,7 @@ from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.health import Asked
 from secure_gateway.models import ModelIndex
 from secure_gateway.nodes import SiteNode
+from secure_gateway.replaced import Replacements
 
 RETRY_AFTER_S = 2
 
@@ -57,6 +59,7 @@ class Executor:
         self._models = models
         self._hub = hub
         self._device_timeout_s = device_timeout_s
+        self._replacements = Replacements(models)
 
     async def execute(self, exchange: Exchange) -> InferResponse:
         """Return the model's answer.
@@ -77,7 +80,11 @@ class Executor:
         deadline = exchange.call.deadline
         asked = None if deadline is None else node.health.asked(deadline)
         try:
-            response = await node.infer(model, exchange.request, deadline)
+            try:
+                response = await node.infer(model, exchange.request, deadline)
+            except ModelReplaced as replaced:
+                model = await self._replacements.adopt(exchange, node, model, replaced)
+                response = await node.infer(model, exchange.request, deadline)
         except NodeError as error:
             raise _refusal_of(error, node, asked) from error
         except asyncio.CancelledError:
@@ -104,7 +111,8 @@ class Executor:
         deadline = exchange.call.deadline
         asked = None if deadline is None else node.health.asked(deadline)
         try:
-            async with aclosing(node.stream(model, request, deadline)) as responses:
+            running = self._replacements.stream(exchange, node, model, request)
+            async with aclosing(running) as responses:
                 async for response in responses:
                     answers += 1
                     node.health.answered()

@@ -20,6 +20,8 @@ from inference_node import (
     RepositoryEntry,
     derived_outputs,
     feed_of,
+    open_rows,
+    says_that_it_batches,
 )
 from policies import Candidate
 from secure_gateway.exchange import ModelInfo
@@ -110,7 +112,9 @@ class EmbeddedNode:
         """Run the model in this process."""
         self.outstanding += 1
         try:
-            return await self._node.infer(model.name, model.version, request, deadline)
+            return await self._node.infer(
+                model.name, model.version, request, deadline, digest=model.digest
+            )
         finally:
             self.outstanding -= 1
 
@@ -119,7 +123,7 @@ class EmbeddedNode:
     ) -> AsyncGenerator[InferResponse, None]:
         """Run the model in this process and yield each response."""
         self.outstanding += 1
-        responses = self._node.stream(model.name, model.version, request, deadline)
+        responses = self._node.stream(model.name, model.version, request, deadline, digest=model.digest)
         try:
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -174,6 +178,7 @@ class RemoteNode:
         self._client = client
         self._timeout_s = timeout_s
         self._metadata: dict[ModelInfo, ModelMetadata] = {}
+        self._batching: frozenset[ModelInfo] = frozenset()
         self._left_out: set[ModelInfo] = set()
         self._described_at = 0.0
         self._failures = 0
@@ -194,9 +199,11 @@ class RemoteNode:
                 model.version,
                 request,
                 timeout_s=timeout_s,
+                digest=model.digest,
                 outputs=metadata.outputs if metadata is not None else (),
                 # What another server makes of such parameters is its own affair.
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
+                rows=request.rows if model in self._batching else None,
             )
         finally:
             self.outstanding -= 1
@@ -214,8 +221,10 @@ class RemoteNode:
                 request,
                 timeout_s=self._timeout_s,
                 total_s=None if deadline is None else _left(deadline),
+                digest=model.digest,
                 outputs=metadata.outputs if metadata is not None else (),
                 derived=derived_outputs(metadata, request) if metadata and self.stateless else (),
+                rows=request.rows if model in self._batching else None,
             )
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -266,8 +275,9 @@ class RemoteNode:
 
     def _fitting(self, model: ModelInfo, request: InferRequest) -> ModelMetadata | None:
         metadata = self._metadata.get(model)
-        # Servers need not say what a model takes; some of MLServer's do not.
-        if metadata is not None and metadata.inputs:
+        # Servers need not say what a model takes; some of MLServer's do not. What a raw request means
+        # is found out where it runs.
+        if metadata is not None and metadata.inputs and request.raw is None:
             # Nor does what they say tell whether a first dimension is that of rows: the node knows.
             feed_of(metadata.inputs, request, batches=False)
         return metadata
@@ -284,12 +294,19 @@ class RemoteNode:
         in_doubt, self._in_doubt, self._failures = self._in_doubt, False, failures
         if outdated:
             self._described_at = now
-        described = {}
+        described: dict[ModelInfo, ModelMetadata] = {}
+        batching = set()
         for model in models:
             doubtful = in_doubt or (outdated and model.digest is None)
             known = None if doubtful else self._metadata.get(model)
             try:
                 described[model] = known or await self.metadata(model)
+                if known is None:
+                    batches = await self._batches(model, described[model])
+                else:
+                    batches = model in self._batching
+                if batches:
+                    batching.add(model)
             except (NodeUnreachable, DeadlineExceeded):
                 raise
             except NodeError as error:
@@ -297,7 +314,20 @@ class RemoteNode:
                     continue
                 self._left_out.add(model)
                 logger.warning("%s: model %s is left out: %s", self.placement, model.name, error)
+        self._batching = frozenset(batching)
         return described
+
+    async def _batches(self, model: ModelInfo, metadata: ModelMetadata) -> bool:
+        """Say whether answers have as many rows as requests; our own nodes see to that themselves."""
+        if model.digest is not None or not open_rows(metadata):
+            return False
+        try:
+            return says_that_it_batches(await self.config(model)) is not False
+        except (NodeUnreachable, DeadlineExceeded):
+            raise
+        except NodeError:
+            # Servers need not tell, and most do not.
+            return True
 
 
 def _left(deadline: float) -> float:

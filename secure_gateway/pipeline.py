@@ -124,7 +124,9 @@ class Pipeline:
         limit: ConcurrencyLimit | None = None
         try:
             if exchange.principal is None:
-                exchange.principal = self._authenticate(exchange.call.authorization)
+                exchange.principal = self._authenticate(
+                    exchange.call.authorization, exchange.call.principal
+                )
                 if arrive is not None:
                     self._check_caller(exchange)
                     await arrive()
@@ -196,7 +198,7 @@ class Pipeline:
         return StreamAnswer(exchange, record, responses)
 
     async def _open(self, exchange: Exchange, decode: Decode, arrive: Arrive | None) -> ResponseStream:
-        exchange.principal = self._authenticate(exchange.call.authorization)
+        exchange.principal = self._authenticate(exchange.call.authorization, exchange.call.principal)
         if arrive is not None:
             self._check_caller(exchange)
             await arrive()
@@ -328,7 +330,7 @@ class Pipeline:
     ) -> Exchange:
         exchange = Exchange(call, new_id(), datetime.now(UTC))
         try:
-            exchange.principal = principal or self._authenticate(call.authorization)
+            exchange.principal = principal or self._authenticate(call.authorization, call.principal)
             self._authorize(exchange, action)
             if work is not None:
                 await work(exchange)
@@ -351,7 +353,7 @@ class Pipeline:
         exchange = Exchange(call, new_id(), datetime.now(UTC))
         exchange.refusal = refusal
         try:
-            exchange.principal = self._authenticate(call.authorization)
+            exchange.principal = self._authenticate(call.authorization, call.principal)
         except Refusal as unknown_caller:
             exchange.refusal = unknown_caller
         return Answer(exchange, await self._record(exchange))

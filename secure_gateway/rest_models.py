@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from audit import LogUnavailable
 from audit.records import Action, Problem
@@ -96,12 +97,7 @@ class ModelRoutes:
             return
         except Refusal as refusal:
             call = self._call(scope, _action_of(parts), None, None)
-            try:
-                answer = await self._pipeline.refuse(call, refusal)
-            except LogUnavailable:
-                await send_response(send, *respond.for_oip(respond.log_unavailable()))
-            else:
-                await send_response(send, *respond.for_oip(respond.http(answer)))
+            await self._refuse(send, call, refusal)
 
     async def _health(self, send: Send) -> None:
         if self._gateway.ready:
@@ -149,42 +145,44 @@ class ModelRoutes:
     async def _repository(
         self, scope: Scope, receive: Receive, send: Send, rest: Sequence[str]
     ) -> None:
+        name: str | None = None
         match rest:
             case ["index"]:
-                self._check(scope, CHANGE)
-                asked = await self._asked(scope, receive)
-                call = self._call(scope, Action.INDEX, None, None)
-                await self._tell(send, self._operations.index(call, ready=asked.ready is True))
+                action = Action.INDEX
             case ["models", name, "load"]:
-                self._check(scope, CHANGE)
-                if (await self._asked(scope, receive)).parameters:
-                    # A configuration or a file of the caller's own would serve what nobody released.
-                    raise Refusal(
-                        Problem.BODY_MALFORMED,
-                        "A model is loaded as it is, without parameters.",
-                    )
-                call = self._call(scope, Action.LOAD, name, None)
-                await self._changed(send, self._operations.load(call))
+                action = Action.LOAD
             case ["models", name, "unload"]:
-                self._check(scope, CHANGE)
-                # No model depends on another: with `unload_dependents` there is nothing more to unload.
-                await self._asked(scope, receive)
-                call = self._call(scope, Action.UNLOAD, name, None)
-                await self._changed(send, self._operations.unload(call))
+                action = Action.UNLOAD
             case _:
                 raise _no_such_path()
-
-    async def _asked(self, scope: Scope, receive: Receive) -> _Asked:
-        headers = dict(scope["headers"])
+        self._check(scope, CHANGE)
+        call = self._call(scope, action, name, None)
         # No stranger's body is read.
-        self._gateway.authenticator.authenticate(headers.get(b"authorization"))
-        body = await read_body(receive, headers.get(b"content-length"), CONTROL_LIMIT_BYTES)
+        principal = self._gateway.authenticator.authenticate(call.authorization)
+        call = replace(call, principal=principal)
         try:
-            return msgspec.json.decode(body, type=_Asked) if body else _Asked()
-        except MALFORMED as error:
-            raise Refusal(
-                Problem.BODY_MALFORMED, "The body is not JSON of the model repository extension."
-            ) from error
+            asked = await _asked(scope, receive)
+            if action is Action.LOAD and asked.parameters:
+                # A configuration or a file of the caller's own would serve what nobody released.
+                raise Refusal(Problem.BODY_MALFORMED, "A model is loaded as it is, without parameters.")
+        except Refusal as refusal:
+            await self._refuse(send, call, refusal)
+            return
+        if action is Action.INDEX:
+            await self._tell(send, self._operations.index(call, ready=asked.ready is True))
+        elif action is Action.LOAD:
+            await self._changed(send, self._operations.load(call))
+        else:
+            # No model depends on another: with `unload_dependents` there is nothing more to unload.
+            await self._changed(send, self._operations.unload(call))
+
+    async def _refuse(self, send: Send, call: Call, refusal: Refusal) -> None:
+        try:
+            answer = await self._pipeline.refuse(call, refusal)
+        except LogUnavailable:
+            await send_response(send, *respond.for_oip(respond.log_unavailable()))
+        else:
+            await send_response(send, *respond.for_oip(respond.http(answer)))
 
     async def _changed(self, send: Send, asking: Awaitable[Done[tuple[str, ...]]]) -> None:
         done = await self._done(send, asking)
@@ -226,6 +224,17 @@ class ModelRoutes:
             model=name,
             version=version,
         )
+
+
+async def _asked(scope: Scope, receive: Receive) -> _Asked:
+    headers = dict(scope["headers"])
+    body = await read_body(receive, headers.get(b"content-length"), CONTROL_LIMIT_BYTES)
+    try:
+        return msgspec.json.decode(body, type=_Asked) if body else _Asked()
+    except MALFORMED as error:
+        raise Refusal(
+            Problem.BODY_MALFORMED, "The body is not JSON of the model repository extension."
+        ) from error
 
 
 async def _answer(send: Send, done: Done[Any], told: object) -> None:

@@ -2,6 +2,8 @@
 
     HMAC-SHA-256(tenant's key, model digest, name and version | inputs by name | outputs | parameters)
 
+A raw request has no inputs but its body, which stands in their place.
+
 Every part is preceded by its length, so that no two different questions have the same encoding.
 """
 
@@ -37,7 +39,7 @@ def has_one_answer(request: InferRequest) -> bool:
 
 def size_of(request: InferRequest) -> int:
     """Return about how many bytes a key is made of."""
-    return sum(_tensor_bytes(tensor) for tensor in request.inputs)
+    return len(request.raw or b"") + sum(_tensor_bytes(tensor) for tensor in request.inputs)
 
 
 def key_of(tenant_key: bytes, model: ModelInfo, request: InferRequest) -> bytes:
@@ -61,6 +63,8 @@ def _parts(model: ModelInfo, request: InferRequest) -> Iterator[bytes | memoryvi
         yield tensor.datatype.encode()
         yield _encode(tensor.shape)
         yield from _content(tensor)
+    if request.raw is not None:
+        yield request.raw
     # An answer lists its outputs as they were asked for, so their order counts.
     yield _encode([(output.name, _telling(output.parameters)) for output in request.outputs])
     yield _encode(_telling(request.parameters))

@@ -20,11 +20,19 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = b"bedside:cache:1:"
 CONNECTIONS_MAX: Final = 64
 
+# What redis-py raises, besides its own errors, when it reads what no Redis server writes: lengths that
+# are no numbers, keys that cannot be hashed, lists in lists. It has closed the connection by then.
+_NONSENSE: Final = (AttributeError, EOFError, LookupError, RecursionError, TypeError, ValueError)
+
 T = TypeVar("T")
 
 
 class RedisBackend:
-    """Asks the server for `timeout_s` at most; after a failure it is left alone for `rest_s`."""
+    """Asks the server for `timeout_s` at most; after a failure it is left alone for `rest_s`.
+
+    As many ask at once as there are connections. Who waits for one in vain was not failed by the
+    server.
+    """
 
     def __init__(
         self,
@@ -42,6 +50,7 @@ class RedisBackend:
         self._clock = clock
         self._resting_until = 0.0
         self.failures = 0
+        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._redis: Redis = Redis.from_url(
             url,
             password=password,
@@ -65,13 +74,23 @@ class RedisBackend:
         """Close the connections."""
         await self._redis.aclose()
 
+    @property
+    def _resting(self) -> bool:
+        return self._clock() < self._resting_until
+
     async def _ask(self, command: Callable[[], Awaitable[T]]) -> T | None:
-        if self._clock() < self._resting_until:
+        if self._resting:
             return None
+        asked = False
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._places:
+                if self._resting:
+                    return None
+                asked = True
                 return await command()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, *_NONSENSE) as error:
+            if not asked:
+                return None
             self.failures += 1
             self._resting_until = self._clock() + self._rest_s
             logger.warning(

@@ -61,9 +61,10 @@ class Received:
         try:
             if self._fault is not None:
                 raise Refusal(Problem.FACTS_INVALID, self._fault)
-            self._gateway.authenticator.authenticate(self.call.authorization)
+            principal = self._gateway.authenticator.authenticate(self.call.authorization)
         except Refusal as refusal:
             await self.refuse(refusal)
+        self.call = replace(self.call, principal=principal)
 
     async def message(self, kind: Any) -> Any:  # noqa: ANN401 classes that protobuf makes at run time
         """Return the call's one message, of class `kind`; end the call if it brings none."""

@@ -190,9 +190,7 @@ class InferenceService:
         received = self._received(context, Action.INDEX)
         asked = await received.message(RepositoryIndexRequest)
         if asked.repository_name:
-            await received.refuse(
-                Refusal(Problem.INPUT_INVALID, "The site has one repository, unnamed.")
-            )
+            await received.refuse(_another_repository())
         asking = self._gateway.operations.index(received.call, ready=asked.ready)
         index = await received.done(asking)
         return index_message(index)
@@ -214,9 +212,15 @@ class InferenceService:
     async def _unload(self, context: Any) -> Message:  # noqa: ANN401
         received = self._received(context, Action.UNLOAD)
         asked = await received.message(RepositoryModelUnloadRequest)
+        if asked.repository_name:
+            await received.refuse(_another_repository())
         await received.done(self._gateway.operations.unload(received.asks(asked.model_name)))
         message: Message = RepositoryModelUnloadResponse()
         return message
+
+
+def _another_repository() -> Refusal:
+    return Refusal(Problem.INPUT_INVALID, "The site has one repository, unnamed.")
 
 
 async def _answer(serve: Serve, _requests: object, context: Any) -> bytes:  # noqa: ANN401

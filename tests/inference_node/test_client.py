@@ -381,6 +381,18 @@ def test_inputs_that_json_cannot_say_are_the_callers_to_change():
             encode_for(InferRequest(inputs=[given_tensor]), binary=False)
 
 
+async def test_a_raw_request_goes_as_it_came_to_who_takes_binary_and_to_nobody_else():
+    raw = InferRequest(inputs=[], raw=b"abcd", binary_output=True)
+    async with talking(**{INFER: ANSWER, "GET /v2": BINARY_SERVER}) as (server, client):
+        assert (await client.infer("m", None, raw, timeout_s=10)).outputs
+        _, headers, body = server.requests[-1]
+    assert (headers["inference-header-content-length"], body) == ("0", b"abcd")
+    async with talking(**{INFER: ANSWER}) as (server, client):
+        with pytest.raises(InputInvalid, match="JSON only"):
+            await client.infer("m", None, raw, timeout_s=10)
+        assert INFER not in [what for what, _, _ in server.requests]
+
+
 def believed(body, header):
     try:
         response = decode_from(body, header)

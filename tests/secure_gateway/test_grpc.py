@@ -104,6 +104,14 @@ CASES = {
         message_class("RepositoryModelLoadRequest")(
             model_name="breast-cancer", parameters={"config": {"string_param": "{}"}}),
         (), StatusCode.INVALID_ARGUMENT, "input-invalid"),
+    "another repository to load from": (
+        "RepositoryModelLoad",
+        message_class("RepositoryModelLoadRequest")(repository_name="x", model_name="breast-cancer"),
+        (), StatusCode.INVALID_ARGUMENT, "input-invalid"),
+    "another repository to unload from": (
+        "RepositoryModelUnload",
+        message_class("RepositoryModelUnloadRequest")(repository_name="x", model_name="breast-cancer"),
+        (), StatusCode.INVALID_ARGUMENT, "input-invalid"),
     "metadata of an unknown model": (
         "ModelMetadata", message_class("ModelMetadataRequest")(name="nothing"), (),
         StatusCode.NOT_FOUND, "model-unknown"),

