@@ -1,64 +1,22 @@
 """Models that declare distributions: what is refused at load, what is refused and given on request."""
 
 import asyncio
-import contextlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from support.models import identity_model
+from support.forecasts import NORMAL, ONE, SAMPLES, ask, entry, rows, serving
 
 from inference_node import (
     InferRequest,
     InputInvalid,
-    Node,
-    NodeSettings,
     RequestedOutput,
     Tensor,
     derived_outputs,
 )
 from inference_node import summaries as summaries_module
-
-
-def entry(name, text):
-    return f'parameters {{ key: "distribution.{name}" value {{ string_value: "{text}" }} }}\n'
-
-
-@contextlib.asynccontextmanager
-async def serving(folder, *declarations, config="", **outputs):
-    identity_model(folder / "forecast/1/model.onnx", **(outputs or {"y": 2, "draws": 5}))
-    (folder / "forecast/config.pbtxt").write_text(config + "".join(declarations))
-    node = Node(NodeSettings(repository=folder))
-    await node.start()
-    try:
-        yield node
-    finally:
-        await node.close()
-
-
-NORMAL = entry("glucose", "normal loc=y[0] scale=y[1]")
-SAMPLES = entry("draws", "samples draws=draws axis=1")
-
-
-def rows(*values):
-    x = np.array(values, np.float32)
-    return [Tensor(name="x", datatype="FP32", shape=x.shape, array=x)]
-
-
-ONE = rows([100, 15, 1, 2, 3, 4, 5])
-
-
-async def ask(node, *outputs, inputs=ONE, **parameters):
-    requested = [
-        output if isinstance(output, RequestedOutput) else RequestedOutput(name=output)
-        for output in outputs
-    ]
-    request = InferRequest(inputs=inputs, outputs=requested, parameters=parameters)
-    response = await node.infer("forecast", None, request)
-    assert all(tensor.shape == tensor.array.shape for tensor in response.outputs)
-    return {tensor.name: tensor.array for tensor in response.outputs}
 
 
 async def test_a_client_that_asks_for_nothing_gets_what_it_always_got(tmp_path):
