@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 from msgspec import Struct
 
 from inference_node.errors import ModelNotReady
@@ -36,11 +37,12 @@ _AXIS: Final = re.compile(r"-?[0-9]{1,2}")
 
 
 class Source(Struct, frozen=True):
-    """Where a parameter comes from: an output, a place on its last axis, or a number."""
+    """Where a parameter comes from: an output, a place on its last axis, or a number, as in `text`."""
 
     output: str = ""
     index: int | None = None
     constant: float | None = None
+    text: str = ""
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
@@ -89,6 +91,13 @@ def check_declared(
     for distribution in distributions:
         if by_name.keys() & set(distribution.derived):
             raise _refused(distribution.name, "the model has an output of a derived output's name")
+        if any(source.text in by_name for source in distribution.sources.values()):
+            # PyTorch names outputs with numbers, and either may be meant.
+            raise _refused(
+                distribution.name,
+                "a number is also the name of an output: write the number another way (4 as 4.0), or "
+                "rename the output",
+            )
         shapes = [
             _shape(distribution, source, by_name, batches=batches)
             for source in distribution.sources.values()
@@ -134,12 +143,26 @@ def _distribution(name: str, text: str) -> Distribution:
     sources = {parameter: _source(value) for parameter, value in given.items()}
     if all(source.constant is not None for source in sources.values()):
         raise _refused(name, "at least one parameter must be an output")
+    for parameter, source in sources.items():
+        if source.constant is not None and not _fits(family, parameter, source.constant):
+            raise _refused(name, f"the number for {parameter} is none that {family} takes")
     return Distribution(name=name, family=family, sources=sources, text=text)
+
+
+def _fits(family: str, parameter: str, constant: float) -> bool:
+    """Say whether a number may be a parameter; out of its domain it would make every answer NaN."""
+    from inference_node.distributions import FAMILIES, finite  # noqa: PLC0415 as above
+
+    if parameter == LOGITS:
+        return bool(finite(np.array(constant)))
+    if parameter == PROBS and FAMILIES[family].vectors and not constant:
+        return False  # weights that are all 0
+    return bool(FAMILIES[family].domains[parameter](np.array(constant)))
 
 
 def _source(value: str) -> Source:
     try:
-        return Source(constant=float(value))
+        return Source(constant=float(value), text=value)
     except ValueError:
         pass
     if indexed := _INDEXED.fullmatch(value):

@@ -33,7 +33,7 @@ class QueueFull(NodeError):
 
 
 class DeadlineExceeded(NodeError):
-    """Raised when a request's time was over before it began to run."""
+    """Raised when a request's time was over before it was answered."""
 
 
 class NodeSilent(DeadlineExceeded):

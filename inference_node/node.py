@@ -173,7 +173,7 @@ class Node:
             results = await model.batcher.submit(feed, ran, rows, deadline)
         response = _response(model, request, names, results, {})
         if asked:
-            await _summarized(response, asked, names, results)
+            await _summarized(response, asked, names, results, deadline)
         return response
 
     async def stream(
@@ -222,7 +222,7 @@ class Node:
                 parameters = {"step": step, "triton_final_response": step == steps}
                 response = _response(model, request, names, results, parameters)
                 if asked:
-                    await _summarized(response, asked, names, results)
+                    await _summarized(response, asked, names, results, deadline)
                 yield response
         finally:
             await answers.aclose()
@@ -314,8 +314,12 @@ def _response(
 
 
 async def _summarized(
-    response: InferResponse, asked: Summaries, names: tuple[str, ...], results: Sequence[Array]
+    response: InferResponse,
+    asked: Summaries,
+    names: tuple[str, ...],
+    results: Sequence[Array],
+    deadline: float | None,
 ) -> None:
     """Add to `response` what is asked of the model's distributions."""
     sources_of = dict(zip(_with_sources(names, asked), results, strict=True))
-    response.outputs += await summarize(asked, sources_of)
+    response.outputs += await summarize(asked, sources_of, deadline)

@@ -18,8 +18,10 @@ from typing import Any, Final
 import numpy as np
 from msgspec import Struct
 
-from inference_node.declared import LOGITS, PROBS, SAMPLES, Distribution, declared
+from inference_node.allowance import Allowance
+from inference_node.declared import LOGITS, PROBS, SAMPLES, Distribution, Source, declared
 from inference_node.errors import ExecutionFailed, InputInvalid
+from inference_node.inversion import Check
 from inference_node.oip import Array, InferRequest, ModelMetadata, Tensor, TensorMetadata
 
 QUANTILES: Final = "quantiles"
@@ -27,9 +29,16 @@ INTERVALS: Final = "intervals"
 MOMENTS: Final = "moments"
 LEVELS_MAX: Final = 128
 CELLS_MAX: Final = 1 << 22
-"""How many numbers one request may have computed."""
-INLINE_CELLS: Final = 512
-"""What is computed on the event loop; more is handed to a thread (up to 0.2 us a number)."""
+"""How many numbers one request may have computed: they lie in memory several times."""
+COST_MAX_NS: Final = 500_000_000
+"""What a request's numbers may take of a core, by what one of each family was measured to take."""
+INLINE_COST_NS: Final = 10_000
+"""What is computed on the event loop; more is handed to a thread, which keeps no lock for long."""
+_DRAWS_AT_ONCE: Final = 1 << 16
+_DRAW_NS: Final = 100
+"""As `Family.cost_ns`, for a draw at one level; it is most where a row has one draw."""
+_MOMENT_NS: Final = 60
+"""Likewise, for one moment of any family."""
 SAMPLE_METHOD: Final = "linear"
 """numpy's name for the definition of a sample quantile: Hyndman and Fan 1996, type 7."""
 
@@ -123,42 +132,72 @@ def sources(asked: Summaries) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in asked for name in one.distribution.outputs))
 
 
-async def summarize(asked: Summaries, results: Mapping[str, Array]) -> list[Tensor]:
+async def summarize(
+    asked: Summaries, results: Mapping[str, Array], deadline: float | None = None
+) -> list[Tensor]:
     """Return the derived outputs, computed from the model's outputs by name; off the loop if long.
 
+    `deadline` is a `time.monotonic()` time.
+
     Raises:
-        InputInvalid: if more numbers are asked for than one request may have computed.
+        InputInvalid: if more is asked for than one request may have computed.
+        DeadlineExceeded: if it cannot be computed before `deadline`; what computes it ends soon after.
         ExecutionFailed: if the model's outputs do not have the shapes that were declared.
     """
-    if cells(asked, results) <= INLINE_CELLS:
-        return answer(asked, results)
-    return await asyncio.to_thread(answer, asked, results)
+    allowance = Allowance(deadline)
+    if cost_ns(asked, results) <= INLINE_COST_NS:
+        tensors = answer(asked, results, allowance)
+    else:
+        try:
+            tensors = await asyncio.to_thread(answer, asked, results, allowance)
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled; it goes on until it asks.
+            allowance.give_up()
+            raise
+    allowance.check_deadline()
+    return tensors
 
 
-def cells(asked: Summaries, results: Mapping[str, Array]) -> int:
-    """Return about how many numbers are computed.
+def cost_ns(asked: Summaries, results: Mapping[str, Array]) -> int:
+    """Return about how many nanoseconds of a core it takes to compute what is asked.
 
     Raises:
-        InputInvalid: if they are more than one request may have computed.
+        InputInvalid: if that is more than one request may have, or too many numbers are asked for.
     """
-    total = 0
+    from inference_node.distributions import FAMILIES  # noqa: PLC0415 loaded by the declaration already
+
+    numbers = cost = 0
     for one in asked:
-        size = max(results[name].size for name in one.distribution.outputs)
-        total += size * max(len(one.quantiles) + 2 * len(one.intervals), 1)
-    if total > CELLS_MAX:
+        size = max(_size(source, results) for source in one.distribution.sources.values())
+        levels = len(one.quantiles) + 2 * len(one.intervals)
+        family = FAMILIES.get(one.distribution.family)
+        numbers += size * max(levels, 1)
+        cost += size * levels * (_DRAW_NS if family is None else family.cost_ns)
+        cost += size * len(one.moments) * _MOMENT_NS
+    if numbers > CELLS_MAX or cost > COST_MAX_NS:
         raise InputInvalid(
-            f"more than {CELLS_MAX} numbers are asked for; ask for fewer quantiles or rows at a time"
+            f"more is asked for than a request may have computed, {CELLS_MAX} numbers or about "
+            f"{COST_MAX_NS / 1e9:g} s; ask for fewer quantiles or rows at a time"
         )
-    return total
+    return cost
 
 
-def answer(asked: Summaries, results: Mapping[str, Array]) -> list[Tensor]:
+def answer(asked: Summaries, results: Mapping[str, Array], allowance: Allowance) -> list[Tensor]:
     """Return the derived outputs, computed from the model's outputs by name.
 
     Raises:
+        DeadlineExceeded, InputInvalid: if `allowance` ends before it is done.
         ExecutionFailed: if the model's outputs do not have the shapes that were declared.
     """
-    return [tensor for one in asked for tensor in _answer(one, results)]
+    allowance.begin()
+    return [tensor for one in asked for tensor in _answer(one, results, allowance.check)]
+
+
+def _size(source: Source, results: Mapping[str, Array]) -> int:
+    if source.constant is not None:
+        return 1
+    array = results[source.output]
+    return array.size // array.shape[-1] if source.index is not None and array.size else array.size
 
 
 def _belongs(name: str, distribution: Distribution) -> bool:
@@ -205,13 +244,13 @@ def _number(text: str | float) -> float | None:
     return level if 0 < level < 1 else None
 
 
-def _answer(asked: Asked, results: Mapping[str, Array]) -> list[Tensor]:
+def _answer(asked: Asked, results: Mapping[str, Array], check: Check) -> list[Tensor]:
     ends = [end for level in asked.intervals for end in ((1 - level) / 2, (1 + level) / 2)]
     levels = np.array([*asked.quantiles, *ends], dtype=np.float64)
     if asked.distribution.family == SAMPLES:
-        values, moments = _of_draws(asked, levels, results)
+        values, moments = _of_draws(asked, levels, results, check)
     else:
-        values, moments = _of_family(asked, levels, results)
+        values, moments = _of_family(asked, levels, results, check)
     arrays = []
     if asked.quantiles:
         arrays.append(values[..., : len(asked.quantiles)])
@@ -225,7 +264,9 @@ def _answer(asked: Asked, results: Mapping[str, Array]) -> list[Tensor]:
     ]
 
 
-def _of_family(asked: Asked, levels: Array, results: Mapping[str, Array]) -> tuple[Array, list[Array]]:
+def _of_family(
+    asked: Asked, levels: Array, results: Mapping[str, Array], check: Check
+) -> tuple[Array, list[Array]]:
     from inference_node import distributions  # noqa: PLC0415 loaded by the declaration already
 
     declaration = asked.distribution
@@ -249,12 +290,15 @@ def _of_family(asked: Asked, levels: Array, results: Mapping[str, Array]) -> tup
         raise ExecutionFailed("the parameters of a distribution have different or empty shapes")
     for shape in shapes:
         values = {name: np.broadcast_to(value, shape) for name, value in values.items()}
-    quantiles = distributions.quantiles(family, values, levels) if levels.size else levels
+    quantiles = distributions.quantiles(family, values, levels, check) if levels.size else levels
+    check()
     kinds = {"mean": distributions.mean, "variance": distributions.variance}
     return quantiles, [np.asarray(kinds[moment](family, values)) for moment in asked.moments]
 
 
-def _of_draws(asked: Asked, levels: Array, results: Mapping[str, Array]) -> tuple[Array, list[Array]]:
+def _of_draws(
+    asked: Asked, levels: Array, results: Mapping[str, Array], check: Check
+) -> tuple[Array, list[Array]]:
     declaration = asked.distribution
     (output,) = declaration.outputs
     draws = np.moveaxis(results[output].astype(np.float64), declaration.axis, -1)
@@ -262,11 +306,15 @@ def _of_draws(asked: Asked, levels: Array, results: Mapping[str, Array]) -> tupl
     if not count:
         raise ExecutionFailed("an output that is declared to hold draws holds none")
     with np.errstate(all="ignore"):
-        quantiles = (
-            np.moveaxis(np.quantile(draws, levels, axis=-1, method=SAMPLE_METHOD), 0, -1)
-            if levels.size
-            else levels
-        )
+        quantiles = np.empty((*draws.shape[:-1], levels.size))
+        if levels.size:
+            rows, found = draws.reshape(-1, count), quantiles.reshape(-1, levels.size)
+            step = max(_DRAWS_AT_ONCE // count, 1)
+            for start in range(0, len(rows), step):
+                check()
+                part = np.quantile(rows[start : start + step], levels, axis=-1, method=SAMPLE_METHOD)
+                found[start : start + step] = part.T
+        check()
         mean = draws.mean(-1)
         moments = {"mean": mean}
         if "variance" in asked.moments:

@@ -1,64 +1,22 @@
 """Models that declare distributions: what is refused at load, what is refused and given on request."""
 
 import asyncio
-import contextlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from support.models import identity_model
+from support.forecasts import NORMAL, ONE, SAMPLES, ask, entry, rows, serving
 
 from inference_node import (
     InferRequest,
     InputInvalid,
-    Node,
-    NodeSettings,
     RequestedOutput,
     Tensor,
     derived_outputs,
 )
 from inference_node import summaries as summaries_module
-
-
-def entry(name, text):
-    return f'parameters {{ key: "distribution.{name}" value {{ string_value: "{text}" }} }}\n'
-
-
-@contextlib.asynccontextmanager
-async def serving(folder, *declarations, config="", **outputs):
-    identity_model(folder / "forecast/1/model.onnx", **(outputs or {"y": 2, "draws": 5}))
-    (folder / "forecast/config.pbtxt").write_text(config + "".join(declarations))
-    node = Node(NodeSettings(repository=folder))
-    await node.start()
-    try:
-        yield node
-    finally:
-        await node.close()
-
-
-NORMAL = entry("glucose", "normal loc=y[0] scale=y[1]")
-SAMPLES = entry("draws", "samples draws=draws axis=1")
-
-
-def rows(*values):
-    x = np.array(values, np.float32)
-    return [Tensor(name="x", datatype="FP32", shape=x.shape, array=x)]
-
-
-ONE = rows([100, 15, 1, 2, 3, 4, 5])
-
-
-async def ask(node, *outputs, inputs=ONE, **parameters):
-    requested = [
-        output if isinstance(output, RequestedOutput) else RequestedOutput(name=output)
-        for output in outputs
-    ]
-    request = InferRequest(inputs=inputs, outputs=requested, parameters=parameters)
-    response = await node.infer("forecast", None, request)
-    assert all(tensor.shape == tensor.array.shape for tensor in response.outputs)
-    return {tensor.name: tensor.array for tensor in response.outputs}
 
 
 async def test_a_client_that_asks_for_nothing_gets_what_it_always_got(tmp_path):
@@ -214,6 +172,13 @@ async def test_a_long_computation_leaves_the_event_loop_free(tmp_path, monkeypat
         ("normal loc=y[0] loc=y[1]", "different parameters"),
         ("normal loc scale", "different parameters"),
         ("normal loc=1 scale=2", "at least one parameter"),
+        ("normal loc=y[0] scale=-1", "the number for scale is none that normal takes"),
+        ("normal loc=y[0] scale=0", "the number for scale is none"),
+        ("normal loc=nan scale=y[1]", "the number for loc is none"),
+        ("student_t df=inf loc=y[0] scale=y[1]", "the number for df is none"),
+        ("negative_binomial total_count=y[0] probs=1", "the number for probs is none"),
+        ("negative_binomial total_count=y[0] logits=inf", "the number for logits is none"),
+        ("mixture_normal probs=0 loc=y scale=y", "the number for probs is none"),
         ("normal loc=z[0] scale=y[1]", "does not give"),
         ("normal loc=y[0] scale=y[2]", "past the end"),
         ("normal loc=y[0] scale=y", "different shapes"),
@@ -242,6 +207,19 @@ async def test_a_derived_output_may_not_have_the_name_of_the_models_own(tmp_path
         assert "derived output's name" in node.index()[0].reason
     async with serving(tmp_path / "b", entry("a b", "poisson rate=y[0]")) as node:
         assert "must be named with" in node.index()[0].reason
+
+
+@pytest.mark.parametrize("text", ["normal loc=537 scale=y", "normal loc=y scale=537"])
+async def test_a_number_that_is_an_outputs_name_too_is_refused(tmp_path, text):
+    async with serving(tmp_path, entry("glucose", text), **{"537": 1, "y": 1}) as node:
+        assert "also the name of an output" in node.index()[0].reason
+
+
+async def test_an_output_with_a_number_for_a_name_does_not_take_that_number_away(tmp_path):
+    declarations = entry("a", "normal loc=y scale=537.0"), entry("b", "normal loc=537[0] scale=y[0]")
+    async with serving(tmp_path, *declarations, **{"537": 1, "y": 1}) as node:
+        answer = await ask(node, inputs=rows([3, 2]), moments="mean,variance")
+        assert [answer[name].item() for name in ("a.mean", "a.variance", "b.mean")] == [2, 537**2, 3]
 
 
 async def test_an_output_that_configuration_leaves_out_cannot_be_declared(tmp_path):
