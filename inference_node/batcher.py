@@ -92,7 +92,8 @@ class Batcher:
         )
         self._queue: deque[Item] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scheduled = False
+        # The turn of the loop in which the queue is looked at; there is one at most.
+        self._turn: asyncio.Handle | None = None
         self._company: asyncio.TimerHandle | None = None
         self._alarm = Alarm(clock, self._ring)
         self._gathering = Gathering()
@@ -141,14 +142,13 @@ class Batcher:
             queue.append(item)
         else:
             self._admit(item, priority, timeout_s)
-        if self._scheduled:
+        if self._turn is not None:
             return item.future
         alone = self._executor is None and not self._delay_s and rows <= self._max_rows
         alone = alone and not self._busy and self._gathering.runs_at_once()
         if self._busy < self._instances:
-            self._scheduled = True
             self._idle.clear()
-            loop.call_soon(self._gather)
+            self._turn = loop.call_soon(self._gather)
         if alone:
             self._run_alone(queue.popleft())
         return item.future
@@ -176,7 +176,7 @@ class Batcher:
         self._alarm.cancel()
 
     def _rest(self) -> None:
-        if not (self._queue or self._busy or self._scheduled or self._held):
+        if not (self._queue or self._busy or self._turn or self._held):
             self._idle.set()
 
     def _clear_cancelled(self) -> bool:
@@ -244,12 +244,14 @@ class Batcher:
     def _gather(self) -> None:
         loop = self._loop
         if loop is not None and self._gathering.goes_on(len(self._queue), self._max_rows):
-            loop.call_soon(self._gather)
+            self._turn = loop.call_soon(self._gather)
         else:
             self._flush()
 
     def _flush(self) -> None:
-        self._scheduled = False
+        if self._turn is not None:
+            self._turn.cancel()  # where this is another: two runs in a turn hold up who was answered
+            self._turn = None
         self._cleared = False
         if self._company is not None:
             self._company.cancel()
@@ -278,8 +280,8 @@ class Batcher:
             if executor is self._beyond:
                 self._ring()  # an alarm for those who wait behind it
         if self._executor is None and queue and not self._busy and self._loop is not None:
-            self._scheduled = True  # in a turn of its own: those who were answered go on first
-            self._loop.call_soon(self._flush)
+            # In a turn of its own: those who were answered go on first.
+            self._turn = self._loop.call_soon(self._flush)
         else:
             self._rest()
 
@@ -337,9 +339,9 @@ class Batcher:
     def _finish(self, running: asyncio.Future[list[Part]]) -> None:
         self._busy -= 1
         self._settle(running.result())
-        if self._queue and not self._scheduled and self._company is None:
-            self._scheduled = True  # what came while the batch ran may still have to be read
-            asyncio.get_running_loop().call_soon(self._gather)
+        if self._queue and self._turn is None and self._company is None:
+            # What came while the batch ran may still have to be read.
+            self._turn = asyncio.get_running_loop().call_soon(self._gather)
         else:
             self._flush()
 

@@ -346,6 +346,29 @@ def test_an_answer_that_would_come_late_is_refused_although_the_model_ran():
     run_virtually(main)
 
 
+def test_whoever_was_answered_goes_on_before_the_next_run_also_when_it_drains():
+    """Seen to fail where a turn that was due ran beside the one that `drain` had begun."""
+    told = []
+
+    async def main(loop):
+        def run(feed, outputs):
+            loop.now += 1.0
+            return [feed["x"]]
+
+        policy = QueuePolicy(max_queue_delay_s=0.5)
+        to = Batcher(run, max_rows=8, max_queue_size=8, executor=None, policy=policy, clock=loop.time)
+        for width in (1, 2, 3):  # of shapes that do not run together
+            future = to.submit({"x": np.ones((1, width), np.float32)}, ("y",), 1)
+            future.add_done_callback(lambda _: told.append(loop.now - began))
+            if width == 1:
+                await asyncio.sleep(0.25)  # in which it waits for company
+        began = loop.now
+        await to.drain()
+
+    run_virtually(main)
+    assert told == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("asked", "order"),
     [
