@@ -37,6 +37,9 @@ class LocalModel:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelFailed("the model cannot be loaded on this device") from error
+        # The session keeps the bytes for as long as it lives, to be opened again, which it never
+        # is: as much memory as the weights take. It has no public way to let go of them.
+        self._session._model_bytes = None  # noqa: SLF001 as above
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
