@@ -1,20 +1,19 @@
 """`bedside models quantize` and `prune` misused: one line for each mistake, nothing left behind."""
 
 import errno
-import io
 import os
 import signal
 import subprocess
 import sys
 import time
 import warnings
-import zipfile
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from support.broken_arrays import BROKEN, broken, rows
 
 from bedside.cli.main import main
 from bedside.errors import BedsideError
@@ -72,10 +71,6 @@ def here(tmp_path, monkeypatch):
     layers = torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3)
     torch.save(torch.nn.Sequential(*layers).state_dict(), "weights.pt")
     return tmp_path
-
-
-def rows(count=40, width=8):
-    return RANDOM.normal(size=(count, width)).astype(np.float32)
 
 
 @pytest.fixture
@@ -178,45 +173,6 @@ def test_one_array_is_the_rows_of_the_one_input(here, bedside, command):
     status, out, err = command(bedside, "rows.npy")
     assert (status, err) == (0, "")
     assert "written: q.onnx" in out
-
-
-def broken(name, folder):
-    path = folder / name
-    whole = io.BytesIO()
-    np.savez_compressed(whole, x=rows())
-    if name == "cut.npz":
-        path.write_bytes(whole.getvalue()[:-40])
-    elif name == "damaged.npz":
-        content = bytearray(whole.getvalue())
-        content[200:400] = bytes(200)
-        path.write_bytes(content)
-    elif name == "cut.npy":
-        np.save(path, rows())
-        path.write_bytes(path.read_bytes()[:-40])
-    elif name == "objects.npy":
-        np.save(path, np.array([{}, {}]), allow_pickle=True)
-    elif name == "objects.npz":
-        np.savez(path, x=np.array([{}, {}]))
-    elif name == "letter.docx":
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr("x", "Dear colleague")
-    elif name == "encrypted.npz":
-        # The flag of encryption, in the entry and in the directory.
-        content = bytearray(whole.getvalue())
-        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-            content[content.index(mark) + place] |= 1
-        path.write_bytes(content)
-    elif name == "text.npz":
-        path.write_text("patient,age\n")
-    else:
-        path.touch()
-    return name
-
-
-BROKEN = (
-    *("cut.npz", "damaged.npz", "cut.npy", "objects.npy", "objects.npz", "letter.docx"),
-    *("encrypted.npz", "text.npz", "empty.npz"),
-)
 
 
 @pytest.mark.parametrize("name", BROKEN)
