@@ -1,6 +1,7 @@
 """`bedside models quantize` and `prune`: a smaller model, with what it costs."""
 
 import hashlib
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +16,25 @@ if TYPE_CHECKING:
     from bedside.models.comparison import Comparison, Figures
     from bedside.models.compression import Report
 
+
+def finite(value: float) -> float:
+    """Refuse NaN and infinities, which pass a `min` and a `max`: nothing may be judged by them.
+
+    Raises:
+        typer.BadParameter: if it is one.
+    """
+    if not math.isfinite(value):
+        raise typer.BadParameter("write a finite number")
+    return value
+
+
 Model = Annotated[Path, typer.Argument(help="the ONNX model", show_default=False)]
 Output = Annotated[Path, typer.Argument(help="where to write the smaller model", show_default=False)]
 Data = Annotated[
     Path,
     typer.Option(
-        help="rows to measure on: .npz with an array for each input, and labels if there are any"
+        help="rows to measure on: .npz with an array for each input, and labels if there are any; or "
+        "the one input's rows as .npy"
     ),
 ]
 Labels = Annotated[str, typer.Option(help="the array that holds labels")]
@@ -31,6 +45,7 @@ MaxLoss = Annotated[
     float,
     typer.Option(
         min=0,
+        callback=finite,
         help="refuse a model that loses more: accuracy or AUROC; RMSE as a share; without labels, rows "
         "whose class changed",
     ),
@@ -87,6 +102,7 @@ def quantize(
     elif not dynamic:
         calibrating, rows = rows.halves()
     if calibrating is not None:
+        calibrating = calibrating.finite()
         digests["calibration"] = calibrating.sha256
     report = compress(
         model,
@@ -123,7 +139,10 @@ def prune(
     output: Output,
     data: Data,
     ratio: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="the share of each layer's channels to remove")
+        float,
+        typer.Option(
+            min=0.01, max=0.99, callback=finite, help="the share of each layer's channels to remove"
+        ),
     ] = 0.5,
     multiple: Annotated[
         int, typer.Option(min=1, max=1024, help="leave each layer a multiple of so many channels")
@@ -155,12 +174,15 @@ def prune(
 
     check_target(output)
     made = pruning.load_module(module, checkpoint)
-    examples = pruning.examples_of(data, pruning.input_names(made, inputs or ()))
+    if tune is not None:
+        # A wrong name should not cost a pruning first.
+        pruning.named(tune)
+    examples = pruning.examples_of(data, made, pruning.input_names(made, inputs or ()))
 
     def make(path: Path) -> None:
         pruning.prune(made, examples, ratio=ratio, multiple=multiple, keep=keep or ())
         if tune is not None:
-            pruning.named(tune)(made)
+            pruning.call(tune, made)
         pruning.export_examples(made, examples, path)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -202,6 +224,8 @@ def say_written(output: Path, report: "Report") -> None:
 def comparison_table(comparison: "Comparison", smaller: str) -> Table:
     """Return the table of size, latency and accuracy; `smaller` names the second model."""
     table = Table(f"{comparison.rows} rows", "original", smaller, "change")
+    if comparison.not_finite:
+        table.add_row("rows not compared", f"{comparison.not_finite}", "", "original not finite")
     sizes = comparison.original_bytes, comparison.candidate_bytes
     table.add_row("size, bytes", f"{sizes[0]:,}", f"{sizes[1]:,}", _ratio(*sizes))
     for latency in comparison.latencies:

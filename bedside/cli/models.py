@@ -8,12 +8,14 @@ from rich.table import Table
 
 from bedside.cli.compress import prune, quantize
 from bedside.cli.options import ConfigOption, open_site, say, show
+from bedside.cli.stopping import stopped_cleanly
 from bedside.errors import BedsideError
 from coordinator import CoordinatorError
 
 app = typer.Typer(help="Make models smaller; list, verify and publish releases.", no_args_is_help=True)
-app.command("quantize")(quantize)
-app.command("prune")(prune)
+# Both work in a folder beside their target, which must not stay when they are stopped.
+app.command("quantize")(stopped_cleanly()(quantize))
+app.command("prune")(stopped_cleanly()(prune))
 
 
 @app.command("list")

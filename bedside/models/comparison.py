@@ -51,9 +51,13 @@ class Latency(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """A candidate against its original; `loss` is what `loss_is` says, and infinite if it gives NaN."""
+    """A candidate against its original; `loss` is what `loss_is` says, and infinite if it gives NaN.
+
+    `rows` were compared; `not_finite` others were not, as the original gives no finite output there.
+    """
 
     rows: int
+    not_finite: int
     output: str
     labelled: bool
     original: Figures
@@ -74,6 +78,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     Raises:
         ComparisonImpossible: with the reason, if a node would not serve it.
     """
+    if path.is_dir():
+        raise ComparisonImpossible(f"{path} is a folder; name the .onnx file in it")
     if not path.is_file():
         raise ComparisonImpossible(f"there is no file {path}")
     try:
@@ -111,30 +117,34 @@ def compare(
         )
     if (one.inputs, one.outputs) != (other.inputs, other.outputs):
         raise ComparisonImpossible("the two models take or give different things")
-    ours, theirs = _outputs(one, rows, name), _outputs(other, rows, name)
-    if ours.shape != theirs.shape or len(ours) != len(rows):
-        raise ComparisonImpossible(f"the output {name} does not have a row for each row")
-    difference = np.abs(ours - theirs)
-    agreement = _agreement(ours, theirs)
-    figures = [Figures(), Figures()]
-    if rows.labels is not None:
-        figures = [_figures(scores, rows.labels) for scores in (ours, theirs)]
-    loss, loss_is = _loss(ours, theirs, figures, agreement)
-    if not np.isfinite(theirs).all():
-        # A comparison with NaN is never true, whatever it is; no share of rows may hide one.
-        loss = float("inf")
+    ours = _outputs(one, rows, name)
+    if len(ours) != len(rows) or not ours.size:
+        raise _no_rows(name)
+    comparable = _finite_rows(ours)
+    if not comparable.any():
+        raise ComparisonImpossible(
+            f"there is nothing to compare: the original's output {name} is not finite on any of the "
+            f"{len(rows)} rows"
+        )
+    # Dynamic quantization takes one range for a batch, so such a row would spoil those beside it.
+    ours, rows = ours[comparable], rows.take(np.flatnonzero(comparable))
+    theirs = _outputs(other, rows, name)
+    if ours.shape != theirs.shape:
+        raise _no_rows(name)
+    judged = _judged(ours, theirs, rows.labels)
     fixed = one.inputs[0].shape[0]
     return Comparison(
         rows=len(rows),
+        not_finite=int((~comparable).sum()),
         output=name,
         labelled=rows.labels is not None,
-        original=figures[0],
-        candidate=figures[1],
-        agreement=agreement,
-        max_abs_difference=float(difference.max()),
-        mean_abs_difference=float(difference.mean()),
-        loss=loss,
-        loss_is=loss_is,
+        original=judged.original,
+        candidate=judged.candidate,
+        agreement=judged.agreement,
+        max_abs_difference=judged.max_abs_difference,
+        mean_abs_difference=judged.mean_abs_difference,
+        loss=judged.loss,
+        loss_is=judged.loss_is,
         original_bytes=original.stat().st_size,
         candidate_bytes=candidate.stat().st_size,
         latencies=tuple(
@@ -142,6 +152,60 @@ def compare(
             for batch in dict.fromkeys(batches if fixed == -1 else (fixed,))
         ),
     )
+
+
+def _no_rows(name: str) -> ComparisonImpossible:
+    return ComparisonImpossible(f"the output {name} does not have a row for each row")
+
+
+class _Judged(Struct, frozen=True, kw_only=True):
+    """What two models' outputs say of each other; the fields are those of a `Comparison`."""
+
+    original: Figures = Figures()
+    candidate: Figures = Figures()
+    agreement: float | None = None
+    max_abs_difference: float
+    mean_abs_difference: float
+    loss: float
+    loss_is: str
+
+
+def _judged(
+    ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64], labels: Array | None
+) -> _Judged:
+    """Judge `theirs` by `ours`, which is finite."""
+    infinite = float("inf")
+    wrong = int((~_finite_rows(theirs)).sum())
+    if wrong:
+        # A comparison with NaN is never true, whatever it is; no share of rows may hide one.
+        return _Judged(
+            original=Figures() if labels is None else _figures(ours, labels),
+            max_abs_difference=infinite,
+            mean_abs_difference=infinite,
+            loss=infinite,
+            loss_is=f"the smaller model's output is not finite on {wrong} of {len(ours)} rows",
+        )
+    # Squares of the largest doubles are infinite: so is a loss, then, or it is NaN, which refuses too.
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.abs(ours - theirs)
+        agreement = _agreement(ours, theirs)
+        figures = [Figures(), Figures()]
+        if labels is not None:
+            figures = [_figures(scores, labels) for scores in (ours, theirs)]
+        loss, loss_is = _loss(ours, theirs, figures, agreement)
+        return _Judged(
+            original=figures[0],
+            candidate=figures[1],
+            agreement=agreement,
+            max_abs_difference=float(difference.max()),
+            mean_abs_difference=float(difference.mean()),
+            loss=loss,
+            loss_is=loss_is,
+        )
+
+
+def _finite_rows(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(1))
 
 
 def _outputs(session: Session, rows: Rows, name: str) -> npt.NDArray[np.float64]:
@@ -154,6 +218,8 @@ def _outputs(session: Session, rows: Rows, name: str) -> npt.NDArray[np.float64]
         feed = {key: array[indices % len(rows)] for key, array in rows.inputs.items()}
         part = _run(session, feed, name)
         parts.append(part[: len(rows) - start] if part.ndim else part[None])
+    if len({part.shape[1:] for part in parts}) != 1:
+        raise ComparisonImpossible(f"the output {name} changes its shape from batch to batch")
     return np.concatenate(parts).astype(np.float64)
 
 
@@ -248,7 +314,12 @@ def _latency(one: Session, other: Session, rows: Rows, batch: int, runs: int) ->
         for which in ((0, 1), (1, 0))[turn % 2]:
             session = other if which else one
             started = time.perf_counter_ns()
-            session.run(feed, names)
+            try:
+                session.run(feed, names)
+            except ExecutionFailed as error:
+                raise ComparisonImpossible(
+                    f"a model could not be run on {batch} rows at once"
+                ) from error
             spent = time.perf_counter_ns() - started
             if turn >= WARM_RUNS:
                 taken[which].append(spent)

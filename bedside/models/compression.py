@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from bedside.errors import BedsideError
 from bedside.models.comparison import Comparison
+from bedside.models.placing import TargetTaken, place
 
 Method = Mapping[str, Any]
 
@@ -62,8 +63,9 @@ def check_target(target: Path) -> None:
     if not target.parent.is_dir():
         raise BedsideError(f"there is no folder {target.parent}")
     for path in (target, report_path(target)):
-        if path.exists():
-            raise BedsideError(f"{path} exists; it is not replaced, choose another name")
+        # Also a link to nothing has the name.
+        if os.path.lexists(path):
+            raise TargetTaken(path)
 
 
 def compress(
@@ -85,9 +87,10 @@ def compress(
 
     Raises:
         LossTooLarge: if it loses more than `max_loss`; nothing is left then.
+        TargetTaken: if something got one of the two names meanwhile; it stays, and nothing is left.
     """
     check_target(target)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compressing-") as folder:
+    with _folder_beside(target) as folder:
         made = Path(folder) / target.name
         make(made)
         comparison = measure(made)
@@ -112,10 +115,24 @@ def compress(
         document.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         for path in (document, made):
             _durable(path)
-        document.replace(report_path(target))
-        made.replace(target)
+        place(document, report_path(target))
+        try:
+            place(made, target)
+        except BaseException:
+            # Also on Ctrl-C: a report without its model would be in the way of the next try.
+            report_path(target).unlink()
+            raise
         _durable(target.parent)
     return report
+
+
+def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=target.parent, prefix=".compressing-")
+    except OSError as error:
+        raise BedsideError(
+            f"the folder {target.parent} cannot be written to: {error.strerror}"
+        ) from error
 
 
 def _measured(path: Path) -> MeasuredFile:

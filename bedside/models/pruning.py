@@ -6,19 +6,21 @@ without running anything. Why not from ONNX: `docs/decisions`.
 
 import importlib
 import inspect
-import pickle
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch_pruning
 from torch import nn
 
 from bedside.errors import BedsideError
 from bedside.models.export import export_module
+from bedside.models.rows import read_arrays, shown
 
 EXAMPLE_ROWS: Final = 2
 # ONNX Runtime's CPU kernels take channels in blocks: on the digits of the how-to, 16 and 32 channels
@@ -43,12 +45,38 @@ def named(what: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name) if colon and name else None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PruningImpossible(f"{what} cannot be imported: {type(error).__name__}") from error
+    except Exception as error:
+        # The user's own code, which raises whatever it likes; a message of it may quote anything.
+        raise PruningImpossible(f"{what} cannot be imported: {_where(error)}") from error
     if not callable(found):
         raise PruningImpossible(f"{what} must name something to call, as package.module:name")
     made: Callable[..., Any] = found
     return made
+
+
+def call(what: str, *given: object) -> object:
+    """Return what `package.module:callable` returns for `given`.
+
+    Raises:
+        PruningImpossible: with the place, if it fails or there is no such callable.
+    """
+    function = named(what)
+    try:
+        return function(*given)
+    except Exception as error:
+        # As in `named`.
+        raise PruningImpossible(f"{what} failed: {_where(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    """Return an error's type and the last place in the user's own code that it came through."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(Path.cwd()) and "site-packages" not in frame.filename
+    ]
+    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}{place}"
 
 
 def load_module(factory: str, checkpoint: Path) -> nn.Module:
@@ -57,13 +85,16 @@ def load_module(factory: str, checkpoint: Path) -> nn.Module:
     Raises:
         PruningImpossible: if the two do not fit each other.
     """
-    module = named(factory)()
+    module = call(factory)
     if not isinstance(module, nn.Module):
         raise PruningImpossible(f"{factory} must return a torch.nn.Module")
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+    except OSError:
+        raise
+    except Exception as error:
+        # Unpickling and torch raise whatever the file's bytes lead them to.
         raise PruningImpossible(
             f"{checkpoint} is not a state dict of what {factory} makes, as torch.save writes it"
         ) from error
@@ -75,25 +106,101 @@ def input_names(module: nn.Module, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or tuple(inspect.signature(module.forward).parameters)
 
 
-def examples_of(path: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return the first rows of the arrays `names` in the `.npz` at `path`, as the module takes them.
+def examples_of(path: Path, module: nn.Module, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the first rows of the arrays `names` in the file at `path`, as `module` takes them.
 
     Raises:
-        PruningImpossible: if one is missing or is not of numbers.
+        RowsInvalid: if it is no such file.
+        PruningImpossible: naming the array, if one is missing or the module cannot take it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name][:EXAMPLE_ROWS] for name in names}
-    except (ValueError, KeyError, EOFError, AttributeError) as error:
+    arrays, _ = read_arrays(path, names)
+    missing = [name for name in names if name not in arrays]
+    if missing:
         raise PruningImpossible(
-            f"{path} must be a .npz file with the arrays {', '.join(names)}"
+            f"{path} has no array {missing[0]}, which the module takes; if its inputs have other "
+            "names, say them with --input"
+        )
+    floating = next((value.dtype for value in module.parameters() if value.is_floating_point()), None)
+    examples = {name: _example(name, arrays[name], floating or torch.float32) for name in names}
+    check_examples(module, examples)
+    return examples
+
+
+def _example(name: str, array: npt.NDArray[Any], floating: torch.dtype) -> torch.Tensor:
+    if array.dtype.kind not in "iufb" or not array.ndim or len(array) < EXAMPLE_ROWS:
+        raise PruningImpossible(f"the array {name} must be numbers, {EXAMPLE_ROWS} rows or more")
+    rows = np.ascontiguousarray(array[:EXAMPLE_ROWS]).astype(array.dtype.newbyteorder("="))
+    try:
+        given = torch.from_numpy(rows)
+    except TypeError as error:
+        raise PruningImpossible(
+            f"the array {name} is {rows.dtype}, which torch does not take"
         ) from error
-    if any(array.dtype.kind not in "iufb" or len(array) < EXAMPLE_ROWS for array in arrays.values()):
-        raise PruningImpossible(f"the arrays in {path} must be numbers, two rows or more")
-    return {
-        name: torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
-        for name, array in arrays.items()
-    }
+    return given.to(floating) if given.is_floating_point() else given
+
+
+def check_examples(module: nn.Module, examples: Mapping[str, torch.Tensor]) -> None:
+    """See that the module takes arrays such as `examples`, before anything is made of it.
+
+    A torch module declares no shapes, but its layers do: the first that they do not fit is named.
+
+    Raises:
+        PruningImpossible: naming the arrays, if not.
+    """
+    unfit: list[str] = []
+
+    def looking(name: str, layer: nn.Module) -> Callable[..., None]:
+        def look(_: nn.Module, given: tuple[Any, ...]) -> None:
+            if given and isinstance(given[0], torch.Tensor):
+                unfit.extend(_unfit(name, layer, given[0]))
+
+        return look
+
+    hooks = [
+        layer.register_forward_pre_hook(looking(name, layer))
+        for name, layer in module.named_modules()
+        if isinstance(layer, _PRUNED)
+    ]
+    try:
+        outputs = _run(module, tuple(examples.values()))
+    except Exception as error:
+        # Torch and the user's own code raise whatever they meet.
+        given = ", ".join(f"{name} ({_described(value)})" for name, value in examples.items())
+        reason = unfit[0] if unfit else _where(error)
+        raise PruningImpossible(f"the module cannot take {given}: {reason}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not all(isinstance(value, torch.Tensor) for value in outputs):
+        raise PruningImpossible("the module must return a tensor or a tuple of tensors")
+
+
+def _unfit(name: str, layer: nn.Module, given: torch.Tensor) -> list[str]:
+    """Return what is wrong with a layer's input, or nothing."""
+    parameter: torch.Tensor = layer.weight  # type: ignore[assignment]
+    if isinstance(layer, nn.Linear):
+        shape = f"[..., {layer.in_features}]"
+        fits = given.ndim > 0 and given.shape[-1] == layer.in_features
+    else:
+        space = parameter.ndim - 2
+        channels = int(layer.in_channels)  # type: ignore[arg-type]
+        shape = shown((-1, channels, *[-1] * space))
+        fits = given.ndim == space + 2 and given.shape[1] == channels
+    if fits and given.dtype == parameter.dtype:
+        return []
+    expected = f"{_datatype(parameter)} {shape}"
+    return [f"its layer {name or 'itself'} takes {expected} and is given {_described(given)}"]
+
+
+def _described(value: torch.Tensor) -> str:
+    shape = tuple(
+        -1 if not place and size == EXAMPLE_ROWS else size for place, size in enumerate(value.shape)
+    )
+    return f"{_datatype(value)} {shown(shape)}"
+
+
+def _datatype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def prune(
@@ -151,10 +258,23 @@ def prune(
 
 
 def export_examples(module: nn.Module, examples: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write the module to one ONNX file; its outputs are `y`, or `y0`, `y1` where there are several."""
+    """Write the module to one ONNX file; its outputs are `y`, or `y0`, `y1` where there are several.
+
+    Raises:
+        PruningImpossible: if torch's exporter does not follow the module.
+    """
     outputs = len(_run(module, tuple(examples.values())))
     names = ["y"] if outputs == 1 else [f"y{position}" for position in range(outputs)]
-    export_module(module, examples, names, path)
+    try:
+        export_module(module, examples, names, path)
+    except OSError:
+        raise
+    except Exception as error:
+        # The exporter raises many types of its own, and its messages hold the user's code.
+        raise PruningImpossible(
+            f"torch cannot export the module to ONNX ({type(error).__name__}): its shapes must not "
+            "depend on the number of rows or on values"
+        ) from error
 
 
 def _channels(layer: nn.Module) -> int:

@@ -6,6 +6,7 @@ Dynamic: weights are 8-bit, and ranges are measured at each run, so no rows are 
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
@@ -106,6 +107,9 @@ def quantize(
                     weight_type=QuantType.QUInt8 if "Conv" in operators else QuantType.QInt8,
                     nodes_to_exclude=list(keep),
                 )
+    except OSError:
+        # A full disk is not the model's fault.
+        raise
     except Exception as error:
         # The tool raises many types of its own, and its messages may quote calibration values.
         raise QuantizationImpossible(
@@ -128,6 +132,8 @@ def _prepared(model: Path, path: Path) -> onnx.ModelProto:
             with _quiet():
                 quant_pre_process(model, path, skip_symbolic_shape=not symbolic)
             return onnx.load(path)
+        except OSError:
+            raise
         except Exception as error:
             # Symbolic inference knows fewer operators than ONNX's own.
             if not symbolic:
@@ -169,11 +175,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the tool's advice: it prints, and it logs to the root logger."""
+    """Hold back the tool's advice: it prints, warns, and logs to the root logger."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)

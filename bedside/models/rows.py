@@ -1,8 +1,13 @@
-"""Rows to measure a model on: an `.npz` with an array for each input, and perhaps labels."""
+"""Rows to measure a model on: an `.npz` with an array for each input, and perhaps labels.
+
+The rows of a model with one input may also be an `.npy`, which is that input's array.
+"""
 
 import hashlib
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +47,22 @@ class Rows(Struct, frozen=True, kw_only=True):
             sha256=self.sha256,
         )
 
+    def finite(self) -> "Rows":
+        """Return the rows whose inputs hold neither NaN nor an infinity: ranges are measured on those.
+
+        Raises:
+            RowsInvalid: if there is none.
+        """
+        keep = np.ones(len(self), np.bool_)
+        for array in self.inputs.values():
+            if DTYPES["BYTES"] != array.dtype:
+                keep &= np.isfinite(array).reshape(len(array), -1).all(1)
+        if not keep.any():
+            raise RowsInvalid(
+                "none of the rows to calibrate on is finite: each holds NaN or an infinity"
+            )
+        return self if keep.all() else self.take(np.flatnonzero(keep))
+
     def halves(self) -> tuple["Rows", "Rows"]:
         """Return rows to calibrate on and the others, drawn at random but always the same.
 
@@ -57,20 +78,14 @@ class Rows(Struct, frozen=True, kw_only=True):
 
 
 def read_rows(path: Path, inputs: tuple[TensorMetadata, ...], labels: str = LABELS) -> Rows:
-    """Return the rows in the `.npz` at `path`, as the model takes them.
+    """Return the rows in the `.npz` or `.npy` at `path`, as the model takes them.
 
     Raises:
         RowsInvalid: naming the array, if they do not fit `inputs`; nothing in them is quoted.
     """
-    try:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        # Pickles run code: an array of objects is refused.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise RowsInvalid(
-            f"{path} is not a .npz file of plain arrays, as numpy.savez writes one"
-        ) from error
+    if not inputs:
+        raise RowsInvalid("the model takes no inputs, so no rows can be measured on it")
+    arrays, sha256 = read_arrays(path, [value.name for value in inputs])
     found: dict[str, Array] = {}
     for value in inputs:
         if value.name not in arrays:
@@ -85,11 +100,60 @@ def read_rows(path: Path, inputs: tuple[TensorMetadata, ...], labels: str = LABE
     if own is None and labels != LABELS:
         raise RowsInvalid(f"{path} has no array {labels}")
     counts = {len(array) for array in found.values()}
-    if len(counts) != 1 or 0 in counts or (own is not None and own.shape not in _flat(counts)):
-        raise RowsInvalid(f"the arrays in {path} have different numbers of rows, or none")
+    if len(counts) != 1 or (own is not None and own.shape not in _flat(counts)):
+        raise RowsInvalid(f"the arrays in {path} have different numbers of rows")
+    if counts == {0}:
+        raise RowsInvalid(f"{path} has no rows")
     if own is not None and own.dtype.kind not in "iufb":
         raise RowsInvalid(f"{labels} must be numbers")
+    if own is not None and not np.isfinite(own).all():
+        without = int((~np.isfinite(own)).sum())
+        raise RowsInvalid(f"{labels} must be finite numbers: leave out the {without} rows without one")
     return Rows(inputs=found, labels=None if own is None else own.reshape(-1), sha256=sha256)
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, Array], str]:
+    """Return all arrays in the `.npz` at `path`, by name, and the file's SHA-256.
+
+    An `.npy` is taken for the array `names[0]` if no other is expected.
+
+    Raises:
+        RowsInvalid: if it is no such file, is cut short, or holds anything but plain arrays.
+    """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        try:
+            # Pickles run code: an array of objects is refused.
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                with loaded:
+                    arrays = {name: loaded[name] for name in loaded.files}
+            else:
+                arrays = {names[0]: loaded}
+        except (
+            *(ValueError, KeyError, EOFError, AttributeError, OverflowError, RuntimeError),
+            *(zipfile.BadZipFile, zlib.error, struct.error),
+        ) as error:
+            raise _no_arrays(path) from error
+        except MemoryError as error:
+            raise RowsInvalid(f"{path} holds more than there is memory for") from error
+    # What is in an archive and is no array, numpy returns as bytes.
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise _no_arrays(path)
+    if isinstance(loaded, np.ndarray) and len(names) > 1:
+        raise RowsInvalid(
+            f"{path} is a single array, and the model takes {', '.join(names)}: write a .npz file with "
+            "an array for each"
+        )
+    return arrays, sha256
+
+
+def _no_arrays(path: Path) -> RowsInvalid:
+    return RowsInvalid(
+        f"{path} is not a whole .npz or .npy file of plain arrays, as numpy.savez or numpy.save "
+        "writes one"
+    )
 
 
 def _flat(counts: set[int]) -> list[tuple[int, ...]]:
@@ -99,19 +163,26 @@ def _flat(counts: set[int]) -> list[tuple[int, ...]]:
 
 def _fitted(array: Array, value: TensorMetadata) -> Array:
     dtype = DTYPES[value.datatype]
-    if (
-        array.ndim != len(value.shape)
-        or not array.ndim
-        or any(
-            own not in (-1, other) for own, other in zip(value.shape[1:], array.shape[1:], strict=True)
-        )
+    if not value.shape:
+        raise RowsInvalid(f"the model's input {value.name} has no dimension for rows")
+    if array.ndim != len(value.shape) or any(
+        own not in (-1, other) for own, other in zip(value.shape[1:], array.shape[1:], strict=True)
     ):
-        shape = ", ".join("any" if size == -1 else str(size) for size in value.shape)
-        raise RowsInvalid(f"the array {value.name} must have the shape [{shape}]")
+        raise RowsInvalid(
+            f"the array {value.name} must have the shape {shown(value.shape)}, and has "
+            f"{shown(array.shape)}"
+        )
     if dtype.kind == "O":
         if array.dtype.kind != "U":
             raise RowsInvalid(f"the array {value.name} must be text")
         return array.astype(object)
     if array.dtype != dtype and not (array.dtype.kind in "iuf" and dtype.kind in "fV"):
         raise RowsInvalid(f"the array {value.name} must be {value.datatype}")
-    return array.astype(dtype)
+    # A number too large for the model's type is infinite in it, which is not worth a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
+
+
+def shown(shape: Sequence[int]) -> str:
+    """Return a shape as messages write it; -1 is any size."""
+    return f"[{', '.join('any' if size == -1 else str(size) for size in shape)}]"

@@ -216,6 +216,7 @@ def a_comparison(loss):
     figures = comparing.Figures()
     return Comparison(
         rows=1,
+        not_finite=0,
         output="y",
         labelled=False,
         original=figures,
@@ -278,7 +279,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_any_work(tmp_path):
         ({"z": np.zeros((2, 1, 4, 4))}, "no array x"),
         ({"x": np.zeros((2, 1, 4))}, r"shape \[any, 1, 4, 4\]"),
         ({"x": np.zeros((2, 1, 4, 5))}, r"shape \[any, 1, 4, 4\]"),
-        ({"x": np.zeros((0, 1, 4, 4))}, "different numbers of rows, or none"),
+        ({"x": np.zeros((0, 1, 4, 4))}, "has no rows"),
         ({"x": np.zeros((2, 1, 4, 4)), "labels": np.zeros(3)}, "different numbers of rows"),
         ({"x": np.zeros((2, 1, 4, 4)), "labels": np.array(["a", "b"])}, "must be numbers"),
         ({"x": np.full((2, 1, 4, 4), "a")}, "must be FP32"),
