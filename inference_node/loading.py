@@ -116,10 +116,12 @@ def load_version(
     session.reshape(contract.reshaped_inputs, contract.reshaped_outputs)
     check_declared(config.distributions, contract.outputs, batches=contract.batches)
     max_rows = (config.max_batch_size or settings.max_batch_size) if contract.batches else 1
+    # How many rows of different requests run together.
+    together = 1 if session.mixes_rows else max_rows
     names = tuple(output.name for output in contract.outputs)
     for warmup in config.warmups:
         warm_up(warmup, session, contract, names)
-    inline = config.instances == 1 and _fits_inline(session, contract, names, max_rows)
+    inline = config.instances == 1 and _fits_inline(session, contract, names, together)
     executor = ThreadPoolExecutor(config.instances, thread_name_prefix=f"model-{name}")
     return LoadedModel(
         name=name,
@@ -137,7 +139,7 @@ def load_version(
         executor=executor,
         batcher=Batcher(
             session.run,
-            max_rows=max_rows,
+            max_rows=together,
             max_queue_size=settings.max_queue_size,
             executor=None if inline else executor,
             beyond=executor if inline else None,

@@ -36,8 +36,10 @@ def read_model(path: Path) -> bytes:
         return file.read(size_bytes)
 
 
-def refuse_unsafe(data: bytes) -> None:
-    """Refuse a model that would read other files or run code that does not come with the runtime.
+def safe_operators(data: bytes) -> frozenset[str]:
+    """Return the operators of all nodes of a model that is safe to run.
+
+    It is not if it would read other files or run code that does not come with the runtime.
 
     What counts is the operators of its nodes, wherever they are. Sets of operators that it only imports
     need nothing: ONNX Runtime imports all that it knows into the models that it writes.
@@ -50,6 +52,7 @@ def refuse_unsafe(data: bytes) -> None:
     except Exception as error:
         raise ModelNotReady("broken: the model file is not an ONNX model") from error
     own = {(function.domain, function.name, function.overload) for function in model.functions}
+    used = set()
     for body in _bodies(model):
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(body)):
             raise ModelNotReady("unsafe: the model keeps its weights in other files")
@@ -59,6 +62,8 @@ def refuse_unsafe(data: bytes) -> None:
                 raise ModelNotReady("unsafe: the model needs custom operators")
             if node.op_type == _ENGINE:
                 raise ModelNotReady("unsafe: the model is a compiled one, which may be in another file")
+            used.add(node.op_type)
+    return frozenset(used)
 
 
 def _bodies(model: Any) -> Iterator[Any]:  # noqa: ANN401 onnx has no types

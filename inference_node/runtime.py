@@ -13,7 +13,7 @@ import onnxruntime as ort
 from inference_node.bfloat16 import run_with_bfloat16
 from inference_node.errors import ExecutionFailed, ModelNotReady, RepositoryError
 from inference_node.model_config import Hardware
-from inference_node.model_file import refuse_unsafe
+from inference_node.model_file import safe_operators
 from inference_node.oip import DTYPES, Array, TensorMetadata
 from inference_node.reshape import Reshape, run_reshaped
 from inference_node.settings import Device
@@ -40,6 +40,10 @@ _DATATYPES: Final[Mapping[str, str]] = {
     "tensor(string)": "BYTES",
 }
 _ERRORS_ONLY: Final = 3
+
+# They measure one range over all that they are given, rows of other requests among it. The first is
+# ONNX's, the others are what ONNX Runtime makes of it when it writes a model.
+_ONE_RANGE: Final = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
 
 
 # A provider whose libraries are missing says so on standard error, before a session's options count.
@@ -129,7 +133,7 @@ class Session:
         Raises:
             ModelNotReady: with the reason, if it is not a model that may be run.
         """
-        refuse_unsafe(data)
+        operators = safe_operators(data)
         options = ort.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
@@ -153,6 +157,8 @@ class Session:
             # ONNX Runtime goes on without a provider that does not start.
             raise ModelNotReady(f"unavailable: ONNX Runtime cannot run the model on {provider}")
         self.provider = provider
+        self.mixes_rows = not operators.isdisjoint(_ONE_RANGE)
+        """Whether a row's answer depends on the other rows that it runs with."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = tuple(_metadata(value) for value in inputs)
         self.outputs = tuple(_metadata(value) for value in outputs)

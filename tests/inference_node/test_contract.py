@@ -124,6 +124,34 @@ def summing(root, config, rows="n"):
 Y = 'output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]'
 
 
+@pytest.mark.parametrize("within", [False, True])
+async def test_rows_that_share_a_measured_range_run_with_no_other_callers(tmp_path, within):
+    """Seen to fail while such requests ran together: each row was answered by the greatest's steps."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    if within:
+        graph = helper.make_graph(
+            nodes, "then", [], [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+        )
+        nodes = [helper.make_node("If", ["sure"], ["y"], then_branch=graph, else_branch=graph)]
+    sure = numpy_helper.from_array(np.array(True), "sure")
+    config = "max_batch_size: 8 dynamic_batching { max_queue_delay_microseconds: 20000 }"
+    write_model(tmp_path, nodes, {"x": ["n", 2]}, {"y": ["n", 2]}, config, [sure])
+    sizes = (1.0, 1e30, np.nan, 2.0)
+    async with serving(tmp_path) as node:
+        callers = (ask(node, x=np.full((1, 2), size)) for size in sizes)
+        answers = await asyncio.gather(*callers)
+        assert node.config("m")["max_batch_size"] == 8
+        # A caller's own rows do share one.
+        both = await ask(node, x=np.array([[1.0, 1.0], [1e30, 1e30]]))
+    for size, answer in zip(sizes, answers, strict=True):
+        if np.isfinite(size):
+            assert answer["y"] == pytest.approx(size, rel=1e-2)
+    assert both["y"][0] == pytest.approx(0)
+
+
 async def test_an_output_that_is_not_configured_need_not_batch_and_is_not_given(tmp_path):
     summing(tmp_path, f"max_batch_size: 8 {Y}")
     async with serving(tmp_path) as node:

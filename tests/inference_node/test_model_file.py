@@ -18,7 +18,7 @@ from support.repositories import constant_model, request, save, states
 from support.served_models import serving
 
 from inference_node import ModelNotReady, loading, runtime
-from inference_node.model_file import MODEL_LIMIT_BYTES, refuse_unsafe
+from inference_node.model_file import MODEL_LIMIT_BYTES, safe_operators
 from inference_node.runtime import CPU, Session
 
 
@@ -74,7 +74,7 @@ def test_bytes_in_the_runtimes_own_format_are_not_opened_unchecked(tmp_path, mon
     with pytest.raises(ModelNotReady, match="not an ONNX model"):
         open_session(tmp_path / "model.ort")
     # Bytes that are one thing to the check and another to the runtime are caught by the runtime.
-    monkeypatch.setattr(runtime, "refuse_unsafe", lambda data: None)
+    monkeypatch.setattr(runtime, "safe_operators", lambda data: None)
     with pytest.raises(ModelNotReady, match="cannot load"):
         open_session(tmp_path / "model.ort")
 
@@ -211,12 +211,12 @@ HIDDEN = [
 @pytest.mark.parametrize("hide", HIDDEN)
 def test_a_custom_operator_is_found_wherever_it_is(hide, imported):
     model = squaring()
-    refuse_unsafe(model.SerializeToString())
+    safe_operators(model.SerializeToString())
     hide(model)
     if imported:
         model.opset_import.append(helper.make_opsetid("evil.ops", 1))
     with pytest.raises(ModelNotReady, match="unsafe: the model needs custom operators"):
-        refuse_unsafe(model.SerializeToString())
+        safe_operators(model.SerializeToString())
 
 
 def test_a_compiled_model_is_refused():
@@ -228,7 +228,7 @@ def test_a_compiled_model_is_refused():
         )
     )
     with pytest.raises(ModelNotReady, match="unsafe: the model is a compiled one"):
-        refuse_unsafe(model.SerializeToString())
+        safe_operators(model.SerializeToString())
 
 
 def test_weights_in_other_files_are_found_in_the_default_of_a_function_s_attribute():
@@ -237,4 +237,4 @@ def test_weights_in_other_files_are_found_in_the_default_of_a_function_s_attribu
     weight.data_location = TensorProto.EXTERNAL
     model.functions[0].attribute_proto.append(helper.make_attribute("value", weight))
     with pytest.raises(ModelNotReady, match="unsafe: the model keeps its weights"):
-        refuse_unsafe(model.SerializeToString())
+        safe_operators(model.SerializeToString())
