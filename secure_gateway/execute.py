@@ -77,6 +77,8 @@ class Executor:
         if exchange.request is None:
             message = "a node runs tensors"
             raise AssertionError(message)
+        if exchange.call.begin is not None and not node.stateless:
+            await exchange.call.begin()
         deadline = exchange.call.deadline
         asked = None if deadline is None else node.health.asked(deadline)
         try:
