@@ -23,7 +23,7 @@ from inference_node import (
 )
 from policies import Principal
 from secure_gateway import frames
-from secure_gateway.channel import DeviceBusy, DeviceError, DeviceHub, DeviceOffline
+from secure_gateway.channel import DeviceBusy, DeviceDropped, DeviceError, DeviceHub, DeviceOffline
 from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
 from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.health import Asked
@@ -155,6 +155,13 @@ class Executor:
             raise Refusal(
                 Problem.DEVICE_OFFLINE,
                 "The data is on a device that is not connected now, and may run nowhere else.",
+                retry_after_s=30,
+            ) from error
+        except DeviceDropped as error:
+            # A run on a device leaves nothing behind, so that work may be sent to it again.
+            raise Unanswered(
+                Problem.DEVICE_OFFLINE,
+                "The device that holds the data went away before it answered.",
                 retry_after_s=30,
             ) from error
         except DeviceBusy as error:
