@@ -5,6 +5,7 @@ sends the request's names, never tensors; the device answers from its own row.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterable
 from uuid import UUID
@@ -25,7 +26,11 @@ REVOKED = 4003
 
 
 class DeviceOffline(GatewayError):
-    """Raised when the device is not connected or its connection dropped before it answered."""
+    """Raised when the device is not connected, so that it was not sent the request."""
+
+
+class DeviceDropped(GatewayError):
+    """Raised when the device's connection dropped after it was sent the request; it may have run."""
 
 
 class DeviceBusy(GatewayError):
@@ -69,7 +74,8 @@ class DeviceConnection:
 
         Raises:
             DeviceBusy: if 64 requests already wait for it.
-            DeviceOffline: if the connection drops first.
+            DeviceOffline: if the connection is gone before the request is sent.
+            DeviceDropped: if it drops before the device answers.
             DeviceError: if the device says it did not run.
             TimeoutError: if it does not answer within `timeout_s`; the device is told to stop.
         """
@@ -95,7 +101,9 @@ class DeviceConnection:
                 return await future
         except (TimeoutError, asyncio.CancelledError):
             if not future.done() or future.cancelled():
-                await self.send_frame(frames.Cancel(id=number))
+                # A device that is gone need not be told; what happened stays what happened.
+                with contextlib.suppress(DeviceOffline):
+                    await self.send_frame(frames.Cancel(id=number))
             raise
         finally:
             self._pending.pop(number, None)
@@ -125,7 +133,7 @@ class DeviceConnection:
         """Tell everyone who waits that the connection is gone."""
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(DeviceOffline("the device's connection dropped"))
+                future.set_exception(DeviceDropped("the device's connection dropped"))
 
     async def close(self, code: int) -> None:
         """Close the WebSocket with `code`."""

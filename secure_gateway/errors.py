@@ -62,9 +62,9 @@ class Lost(NotBegun):
 
 
 class Unanswered(Refusal):
-    """Raised when time ran out on a node where a run leaves nothing behind.
+    """Raised where a run leaves nothing behind and no answer came: time ran out, or a device left.
 
-    Whoever waited has no more time for another node. Work, which nobody waits for, may be run again.
+    Whoever waited is not sent elsewhere. Work, which nobody waits for, may be run again.
     """
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from audit import LogUnavailable
 from audit.records import Action, ConsentScope, WorkVerdict
 from inference_node import InferRequest, InferResponse
 from policies import Candidate, Decision, Facts, Principal
@@ -32,6 +33,9 @@ Arrive = Callable[[], Awaitable[None]]
 Decode = Callable[[], InferRequest]
 """Turns a body that is there into tensors."""
 
+Begin = Callable[[], Awaitable[None]]
+"""Takes note that a run is about to begin that cannot be repeated; called before anything is sent."""
+
 
 class Call(Struct, frozen=True, kw_only=True):
     """One request, free of the protocol that brought it.
@@ -40,7 +44,8 @@ class Call(Struct, frozen=True, kw_only=True):
     where that had to be known before it could be read; who that is is looked at again. `on_device` says
     that the calling device holds the data itself. Past `deadline`, a `time.monotonic()` time, nobody
     waits for the answer. `wants_text` says that it goes back as JSON, which carries no other bytes, and
-    `kept` that it waits sealed until it is fetched, so that it can be withheld.
+    `kept` that it waits sealed until it is fetched, so that it can be withheld. `begin` is awaited
+    before the request is sent where a run may leave something behind.
     """
 
     action: Action
@@ -54,6 +59,7 @@ class Call(Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     wants_text: bool = False
     kept: bool = False
+    begin: Begin | None = None
 
 
 class ModelInfo(Struct, frozen=True):
@@ -113,3 +119,11 @@ class Answer(Struct, frozen=True):
 
     exchange: Exchange
     record: str
+
+
+class Unrecorded(LogUnavailable):
+    """Raised when the record of `exchange` cannot be made durable; what was asked for may have run."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__("the request could not be recorded")
+        self.exchange = exchange

@@ -21,8 +21,9 @@ from inference_node import (
     asks_of_distributions,
     tensor_from_json,
 )
+from policies import Principal
 from secure_gateway import frames
-from secure_gateway.channel import DeviceBusy, DeviceError, DeviceHub, DeviceOffline
+from secure_gateway.channel import DeviceBusy, DeviceDropped, DeviceError, DeviceHub, DeviceOffline
 from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
 from secure_gateway.exchange import Exchange, ModelInfo
 from secure_gateway.health import Asked
@@ -77,6 +78,8 @@ class Executor:
         if exchange.request is None:
             message = "a node runs tensors"
             raise AssertionError(message)
+        if exchange.call.begin is not None and not node.stateless:
+            await exchange.call.begin()
         deadline = exchange.call.deadline
         asked = None if deadline is None else node.health.asked(deadline)
         try:
@@ -86,7 +89,7 @@ class Executor:
                 model = await self._replacements.adopt(exchange, node, model, replaced)
                 response = await node.infer(model, exchange.request, deadline)
         except NodeError as error:
-            raise _refusal_of(error, node, asked) from error
+            raise _refusal_of(error, node, asked, exchange.principal) from error
         except asyncio.CancelledError:
             node.health.left(asked)
             raise
@@ -118,7 +121,7 @@ class Executor:
                     node.health.answered()
                     yield response
         except NodeError as error:
-            raise _refusal_of(error, node, asked) from error
+            raise _refusal_of(error, node, asked, exchange.principal) from error
         except asyncio.CancelledError:
             node.health.left(asked)
             raise
@@ -152,6 +155,13 @@ class Executor:
             raise Refusal(
                 Problem.DEVICE_OFFLINE,
                 "The data is on a device that is not connected now, and may run nowhere else.",
+                retry_after_s=30,
+            ) from error
+        except DeviceDropped as error:
+            # A run on a device leaves nothing behind, so that work may be sent to it again.
+            raise Unanswered(
+                Problem.DEVICE_OFFLINE,
+                "The device that holds the data went away before it answered.",
                 retry_after_s=30,
             ) from error
         except DeviceBusy as error:
@@ -189,7 +199,9 @@ class Executor:
         )
 
 
-def _refusal_of(error: NodeError, node: SiteNode, asked: Asked | None) -> Refusal:
+def _refusal_of(
+    error: NodeError, node: SiteNode, asked: Asked | None, principal: Principal | None
+) -> Refusal:
     """Return what a caller is told of a node's error, and take note of what it says of the node."""
     if not isinstance(error, _NO_ANSWER) and (asked is None or asked.in_time):
         node.health.answered()
@@ -236,8 +248,11 @@ def _refusal_of(error: NodeError, node: SiteNode, asked: Asked | None) -> Refusa
                 retry_after_s=RETRY_AFTER_S,
             )
         case _:
-            # Bedside's own nodes say so of a model that these inputs brought down. Of others it is not
-            # known what a 500 says: one that gives nothing else is left alone.
-            if not node.stateless:
+            # Bedside's own nodes say so of a model that these inputs brought down, unless they say so
+            # to everybody. Of others it is not known what a 500 says: one that gives nothing else is
+            # left alone.
+            if node.stateless:
+                node.health.could_not_run(principal.id if principal else None)
+            else:
                 node.health.failed()
             return Refusal(Problem.EXECUTION_FAILED, "The node could not run the model.")

@@ -8,15 +8,21 @@ That a caller's own deadline passed says little: whoever asks for much in no tim
 have a node left alone. It says something of a node that had about a second and answered nobody in it.
 Of requests that waited at the same time one counts, so that ejecting a node so takes three seconds in
 which all that it is sent by anybody goes unanswered.
+
+That a node of Bedside's own could not run a request says as little: it may be the input's fault, and
+whoever knows such an input must not be able to have a sound node left alone. It says something of a
+node that could run none for three seconds, of three or more, of two or more callers.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 FAILURES_MAX: Final = 3
 # Of a caller's second, what is left for the node.
 SILENCE_S: Final = 0.9
+BROKEN_S: Final = 3.0
 FIRST_EJECTION_S: Final = 1.0
 LONGEST_EJECTION_S: Final = 30.0
 
@@ -38,6 +44,17 @@ class Asked(NamedTuple):
         return self.at < self.deadline
 
 
+@dataclass
+class _Unrun:
+    """What a node could not run since it ran something."""
+
+    since: float
+    caller: str | None
+    count: int = 0
+    several: bool = False
+    """Whether it was more than one caller's."""
+
+
 class NodeHealth:
     """What a node's last requests say of it."""
 
@@ -48,6 +65,7 @@ class NodeHealth:
         self._answers = 0
         self._silent_until = 0.0
         self._failures = 0
+        self._unrun: _Unrun | None = None
         self._ejections = 0
         self._until = 0.0
 
@@ -61,6 +79,7 @@ class NodeHealth:
         self._answers += 1
         if self._failures or self._ejections:
             self._failures = self._ejections = 0
+        self._unrun = None
 
     def asked(self, deadline: float) -> Asked:
         """Return how things stand as a request is sent; `deadline` is a time of the clock."""
@@ -92,13 +111,29 @@ class NodeHealth:
         if asked is not None and self._clock() >= asked.deadline - _EARLY_S:
             self.silent(asked)
 
+    def could_not_run(self, caller: str | None) -> None:
+        """Take note of a request of `caller` that the node says it could not run."""
+        now = self._clock()
+        unrun = self._unrun
+        if unrun is None:
+            unrun = self._unrun = _Unrun(now, caller)
+        unrun.count += 1
+        unrun.several = unrun.several or caller != unrun.caller
+        broken = unrun.several and unrun.count >= FAILURES_MAX and now - unrun.since >= BROKEN_S
+        if broken and not self.ejected:
+            self.failures += 1
+            self._eject()
+
     def failed(self) -> None:
         """Take note of a request that the node did not answer."""
         self.failures += 1
         self._failures += 1
         # After an ejection one more failure is enough: the node is on trial.
         if self._failures >= FAILURES_MAX or (self._ejections and not self.ejected):
-            time_out = FIRST_EJECTION_S * 2 ** min(self._ejections, 10)
-            self._until = self._clock() + min(time_out, LONGEST_EJECTION_S)
-            self._ejections += 1
-            self._failures = 0
+            self._eject()
+
+    def _eject(self) -> None:
+        time_out = FIRST_EJECTION_S * 2 ** min(self._ejections, 10)
+        self._until = self._clock() + min(time_out, LONGEST_EJECTION_S)
+        self._ejections += 1
+        self._failures = 0

@@ -26,7 +26,7 @@ from secure_gateway.cache import ResponseCache
 from secure_gateway.decide import Decider
 from secure_gateway.describe import Describer
 from secure_gateway.errors import Lost, NotBegun, Refusal, unforeseen
-from secure_gateway.exchange import Answer, Arrive, Call, Decode, Exchange
+from secure_gateway.exchange import Answer, Arrive, Call, Decode, Exchange, Unrecorded
 from secure_gateway.execute import Executor
 from secure_gateway.fulfil import Fulfiller
 from secure_gateway.ids import new_id
@@ -107,7 +107,7 @@ class Pipeline:
         is recorded under its own `request_id`.
 
         Raises:
-            LogUnavailable: if the record cannot be made durable.
+            Unrecorded: if the record cannot be made durable; it says what the call came to.
         """
         exchange = Exchange(call, request_id or new_id(), datetime.now(UTC))
         exchange.principal = principal
@@ -116,7 +116,10 @@ class Pipeline:
         except asyncio.CancelledError:
             self._left(exchange)
             raise
-        return Answer(exchange, await self._record(exchange))
+        try:
+            return Answer(exchange, await self._record(exchange))
+        except LogUnavailable as error:
+            raise Unrecorded(exchange) from error
 
     async def _serve(
         self, exchange: Exchange, decode: Decode | None, arrive: Arrive | None = None

@@ -50,6 +50,11 @@ class Recorder:
         self.refusals = SharedRefusals(log, self.counters)
         self._templates = RecordTemplates()
 
+    @property
+    def writable(self) -> bool:
+        """Whether the log takes records, as far as is known."""
+        return self._log.writable
+
     async def record(self, exchange: Exchange, prepare: Prepare | None = None) -> str:
         """Append the record of `exchange`; return where it stands: `<origin>#<index>`.
 

@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from secure_gateway.work.errors import WorkStoreError
 from secure_gateway.work.tables import Base
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+_FROM_1: Final = "ALTER TABLE work ADD COLUMN lasting BOOLEAN NOT NULL DEFAULT 0"
 
 
 class WorkDatabase:
@@ -43,8 +45,10 @@ class WorkDatabase:
         """
         async with self.begin() as connection:
             version = (await connection.execute(text("PRAGMA user_version"))).scalar_one()
-            if version not in (0, SCHEMA_VERSION):
+            if version not in (0, 1, SCHEMA_VERSION):
                 raise WorkStoreError(f"the database {self._path} is of another version of Bedside")
+            if version == 1:
+                await connection.execute(text(_FROM_1))
             await connection.run_sync(Base.metadata.create_all)
             await connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
 

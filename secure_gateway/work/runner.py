@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from audit import LogUnavailable
 from audit.records import Action, Problem
@@ -15,12 +15,13 @@ from inference_node import InputInvalid, decode_request
 from policies import CallerKind, Principal
 from secure_gateway import respond
 from secure_gateway.errors import Lost, NotBegun, Refusal, Unanswered
-from secure_gateway.exchange import Answer, Call, Exchange
+from secure_gateway.exchange import Answer, Call, Exchange, Unrecorded
 from secure_gateway.pipeline import Pipeline
 from secure_gateway.record import Recorder, record_of
 from secure_gateway.sealing import SealBroken
 from secure_gateway.work.content import Failure, Result, Submission
 from secure_gateway.work.errors import WorkFull, WorkStoreError
+from secure_gateway.work.recovery import cut_off
 from secure_gateway.work.store import WorkStore
 from secure_gateway.work.tables import Work
 
@@ -28,21 +29,43 @@ logger = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
 POSTPONED_MAX_S: Final = 60
-UNRECORDED_DELAY_S: Final = 5.0
+UNWRITTEN_DELAY_S: Final = 1.0
 DRAIN_S: Final = 5.0
 REPEATED_AFTER_S: Final = 2
 
 # What is refused before it is sent anywhere, or by a device that takes no more.
 _NOT_NOW: Final = frozenset({Problem.DEVICE_OFFLINE, Problem.NODE_UNREACHABLE, Problem.OVERLOADED})
 
+T = TypeVar("T")
+
+
+class _Run:
+    """One run of a piece of work, and what is known of how far it came."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.lasting = False
+        """Whether it may have left something behind where it was sent."""
+        self.counts = False
+        """Whether it is over, and an attempt."""
+
+    def ended(self, refusal: Refusal | None) -> None:
+        """Take note of what it came to; what had not begun was none."""
+        self.counts = refusal is None or not _not_begun(refusal)
+        self.lasting = self.lasting and self.counts
+
 
 class WorkRunner:
     """Takes work from the store, at most `concurrency` pieces at a time.
 
-    What ran is recorded before its result is kept. Work that was not begun, because nobody could run
-    it now, waits until it expires. Where it may have run and left nothing behind, it is run again, but
-    each such run counts as an attempt: work that brings nodes down must not go on doing so. Any other
-    refusal is how the work ends.
+    What ran is recorded before its result is kept. While that cannot be written the result waits for
+    it in memory, so that nothing runs twice, and no other work is begun. Work that was not begun,
+    because nobody could run it now, waits until it expires. Where it may have run and left nothing
+    behind, it is run again, but each such run counts as an attempt: work that brings nodes down must
+    not go on doing so. Any other refusal is how the work ends.
+
+    An attempt is counted as work is taken, and given back to work that was not begun or that a stop of
+    the gateway cut off, unless it may have left something behind.
     """
 
     def __init__(
@@ -62,7 +85,7 @@ class WorkRunner:
         self._enrolled = enrolled
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        self._owed: list[tuple[Work, float]] = []
+        self._unrecorded = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -74,7 +97,7 @@ class WorkRunner:
         self._wake.set()
 
     async def close(self) -> None:
-        """Take no more work; wait up to 5 s for what runs, and queue the rest again."""
+        """Take no more work; wait up to 5 s for what runs, and queue again what may run again."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -90,7 +113,6 @@ class WorkRunner:
         while True:
             self._wake.clear()
             try:
-                await self._settle()
                 await self._store.tidy()
                 await self._take()
             except WorkStoreError as error:
@@ -100,20 +122,19 @@ class WorkRunner:
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
 
-    async def _settle(self) -> None:
-        """Queue again what could not be finished; the database may have refused that too until now."""
-        while self._owed:
-            await self._store.postpone(*self._owed[-1])
-            self._owed.pop()
-
     async def _take(self) -> None:
-        while len(self._running) < self._concurrency:
+        # What is begun while nothing can be recorded would only wait for its record.
+        while len(self._running) < self._concurrency and self._records:
             work = await self._store.take()
             if work is None:
                 return
             task = asyncio.create_task(self._serve(work), name=f"work {work.id}")
             self._running.add(task)
             task.add_done_callback(self._ended)
+
+    @property
+    def _records(self) -> bool:
+        return not self._unrecorded and self._recorder.writable
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -123,42 +144,60 @@ class WorkRunner:
             logger.error("unforeseen %s while work was run", type(error))
 
     async def _serve(self, work: Work) -> None:
+        run = _Run(work)
         try:
-            await self._run(work)
+            await self._run(run)
         except asyncio.CancelledError:
-            await self._store.postpone(work, 0)
+            await self._cut_off(run)
             raise
-        except LogUnavailable:
-            # It may have run, and is as if it had not: without its record nothing is kept.
-            self._owed.append((work, UNRECORDED_DELAY_S))
-        except WorkStoreError as error:
-            logger.warning("the database of work: %s", error)
-            self._owed.append((work, UNRECORDED_DELAY_S))
 
-    async def _run(self, work: Work) -> None:
+    async def _cut_off(self, run: _Run) -> None:
+        """Leave the work as the next start shall find it."""
         try:
-            submission = await self._store.submission(work)
+            if run.lasting or (run.counts and self._store.exhausted(run.work)):
+                await self._store.finish(run.work, cut_off(run.work))
+            else:
+                await self._store.postpone(run.work, 0, counts=run.counts)
+        except WorkStoreError as error:
+            # It stays `running`, with its attempt: the next start sees to it.
+            logger.warning("the database of work: %s", error)
+
+    async def _run(self, run: _Run) -> None:
+        work = run.work
+        try:
+            submission = await self._insist(lambda: self._store.submission(work))
         except SealBroken:
-            await self._store.finish(
+            await self._fail(
                 work, Failure(problem=Problem.INTERNAL, detail="What was submitted does not open.")
             )
             return
-        answer = await self._answer(work, submission)
+        answer = await self._answer(run, submission)
         refusal = answer.exchange.refusal
         if refusal is None:
-            await self._keep(work, answer)
-        elif isinstance(refusal, Lost | Unanswered):
-            if self._store.exhausted(work):
-                await self._store.finish(work, _failure(refusal))
-            else:
-                await self._store.postpone(work, _delay_s(work, REPEATED_AFTER_S), counts=True)
-        elif refusal.retry_after_s is not None and _not_begun(refusal):
-            await self._store.postpone(work, _delay_s(work, refusal.retry_after_s))
+            await self._insist(lambda: self._keep(work, answer))
+        elif _not_begun(refusal):
+            delay_s = _delay_s(work, refusal.retry_after_s or REPEATED_AFTER_S)
+            await self._insist(lambda: self._store.postpone(work, delay_s))
+        elif isinstance(refusal, Lost | Unanswered) and not self._store.exhausted(work):
+            delay_s = _delay_s(work, REPEATED_AFTER_S)
+            await self._insist(lambda: self._store.postpone(work, delay_s, counts=True))
         else:
-            await self._store.finish(work, _failure(refusal))
+            await self._fail(work, _failure(refusal))
 
-    async def _answer(self, work: Work, submission: Submission) -> Answer:
-        principal = submission.principal
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do `step` once the database lets it: what a run came to is not lost for a full disk, say."""
+        while True:
+            try:
+                return await step()
+            except WorkStoreError as error:
+                logger.warning("the database of work: %s", error)
+            await asyncio.sleep(UNWRITTEN_DELAY_S)
+
+    async def _fail(self, work: Work, failure: Failure) -> None:
+        await self._insist(lambda: self._store.finish(work, failure))
+
+    async def _answer(self, run: _Run, submission: Submission) -> Answer:
+        work, principal = run.work, submission.principal
         call = Call(
             action=Action.INFER,
             authorization=None,
@@ -168,11 +207,49 @@ class WorkRunner:
             version=submission.version,
             wants_text=True,
             kept=True,
+            begin=partial(self._begin, run),
         )
-        if principal.kind is CallerKind.DEVICE and not self._enrolled(principal.id):
-            return await self._revoked(work, principal, call)
-        decode = partial(decode_request, submission.body, header_length=submission.header_length)
-        return await self._pipeline.serve_as(principal, call, decode, request_id=work.id)
+        try:
+            if principal.kind is CallerKind.DEVICE and not self._enrolled(principal.id):
+                answer = await self._revoked(work, principal, call)
+            else:
+                decode = partial(
+                    decode_request, submission.body, header_length=submission.header_length
+                )
+                answer = await self._pipeline.serve_as(principal, call, decode, request_id=work.id)
+        except Unrecorded as unrecorded:
+            exchange = unrecorded.exchange
+            run.ended(exchange.refusal)
+            return Answer(exchange, await self._record_at_last(exchange))
+        run.ended(answer.exchange.refusal)
+        return answer
+
+    async def _begin(self, run: _Run) -> None:
+        try:
+            await self._store.mark_lasting(run.work)
+        except WorkStoreError as error:
+            logger.warning("the database of work: %s", error)
+            raise Refusal(
+                Problem.OVERLOADED, "That it runs cannot be written down.", retry_after_s=1
+            ) from error
+        run.lasting = True
+
+    async def _record_at_last(self, exchange: Exchange) -> str:
+        """Return where the record stands, once the log takes it."""
+        self._unrecorded += 1
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(UNWRITTEN_DELAY_S)
+                except asyncio.CancelledError:
+                    exchange.abandoned = True
+                    self._recorder.note(record_of(exchange))
+                    raise
+                # The recorder counts what it could not record.
+                with contextlib.suppress(LogUnavailable):
+                    return await self._recorder.record(exchange)
+        finally:
+            self._unrecorded -= 1
 
     async def _revoked(self, work: Work, principal: Principal, call: Call) -> Answer:
         exchange = Exchange(call, work.id, datetime.now(UTC))
@@ -180,7 +257,10 @@ class WorkRunner:
         exchange.refusal = Refusal(
             Problem.TOKEN_INVALID, "The device is not enrolled any more; its work is not run."
         )
-        return Answer(exchange, await self._recorder.record(exchange))
+        try:
+            return Answer(exchange, await self._recorder.record(exchange))
+        except LogUnavailable as error:
+            raise Unrecorded(exchange) from error
 
     async def _keep(self, work: Work, answer: Answer) -> None:
         try:
@@ -203,6 +283,9 @@ class WorkRunner:
 
 
 def _not_begun(refusal: Refusal) -> bool:
+    """Say whether nothing was run, and something may be later."""
+    if isinstance(refusal, Lost | Unanswered) or refusal.retry_after_s is None:
+        return False
     return isinstance(refusal, NotBegun) or refusal.problem in _NOT_NOW
 
 

@@ -22,11 +22,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.records import Problem
 from secure_gateway.sealing import Sealer
 from secure_gateway.work.content import Failure, Result, Submission, seal, unseal
 from secure_gateway.work.database import WorkDatabase
 from secure_gateway.work.errors import WorkFull, WorkStoreError
+from secure_gateway.work.recovery import cut_off, queue_again
 from secure_gateway.work.settings import WorkSettings
 from secure_gateway.work.tables import (
     COLUMNS,
@@ -268,6 +268,15 @@ class WorkStore:
         """Say whether the run that `work` was taken for is the last that it may have."""
         return work.attempts >= self._settings.attempts_max
 
+    async def mark_lasting(self, work: Work) -> None:
+        """Say that the run `work` was taken for may leave something behind, before it begins."""
+        async with self._database.begin() as connection:
+            await connection.execute(
+                update(WorkRow)
+                .where(WorkRow.id == str(work.id), WorkRow.state == WorkState.RUNNING)
+                .values(lasting=True)
+            )
+
     async def postpone(self, work: Work, delay_s: float, *, counts: bool = False) -> None:
         """Queue running work again, for after `delay_s`; `counts` says whether this was an attempt."""
         async with self._database.begin() as connection:
@@ -280,6 +289,7 @@ class WorkStore:
                     not_before_ms=self._now_ms() + int(delay_s * 1000),
                     attempts=WorkRow.attempts - (0 if counts else 1),
                     postponed=WorkRow.postponed + 1,
+                    lasting=False,
                 )
             )
 
@@ -359,31 +369,10 @@ class WorkStore:
             return rows.scalar_one_or_none() or b""
 
     async def _recover(self) -> None:
-        now = self._now_ms()
         async with self._database.begin() as connection:
-            rows = await connection.execute(
-                select(*COLUMNS).where(
-                    WorkRow.state == WorkState.RUNNING,
-                    WorkRow.attempts >= self._settings.attempts_max,
-                )
-            )
-            exhausted = [work_of(row) for row in rows]
-            await connection.execute(
-                update(WorkRow)
-                .where(
-                    WorkRow.state == WorkState.RUNNING,
-                    WorkRow.attempts < self._settings.attempts_max,
-                )
-                .values(state=WorkState.QUEUED, not_before_ms=now, started_ms=None)
-            )
-        for work in exhausted:
-            await self.finish(
-                work,
-                Failure(
-                    problem=Problem.EXECUTION_FAILED,
-                    detail=f"It was run {work.attempts} times, and the gateway ended during the last.",
-                ),
-            )
+            ended = await queue_again(connection, self._settings.attempts_max, self._now_ms())
+        for work in ended:
+            await self.finish(work, cut_off(work))
         await self.tidy()
 
     def _now_ms(self) -> int:

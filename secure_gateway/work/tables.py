@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy import ForeignKey, LargeBinary, String, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from audit.records import Problem
@@ -72,6 +72,8 @@ class WorkRow(Base):
     started_ms: Mapped[int | None] = mapped_column(default=None)
     finished_ms: Mapped[int | None] = mapped_column(default=None)
     attempts: Mapped[int] = mapped_column(default=0)
+    # Whether the run that is under way may leave something behind, so that it is not repeated.
+    lasting: Mapped[bool] = mapped_column(default=False, server_default=false())
     postponed: Mapped[int] = mapped_column(default=0)
     size_bytes: Mapped[int] = mapped_column(default=0)
     problem: Mapped[str | None] = mapped_column(String(32), default=None)

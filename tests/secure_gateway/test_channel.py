@@ -6,6 +6,7 @@ import threading
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
 
 import aiohttp
 import msgspec
@@ -14,11 +15,13 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.work import until
 
 from bedside_client import DeviceState, Enrolment, SqliteData, Trust
 from bedside_client.agent import Agent
 from bedside_client.packages import PackageStore
 from coordinator import CoordinatorSettings
+from secure_gateway.channel import DeviceConnection, DeviceOffline
 
 SUBJECT, STRANGER = "mrn-1", "mrn-2"
 ASK = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32"}]}
@@ -334,3 +337,63 @@ async def test_a_connection_that_drops_fails_its_requests_at_once(place):
             asking = asyncio.create_task(place.ask())
             await socket.receive_json()
         assert (await asking).json["type"] == "urn:bedside:problem:device-offline"
+
+
+async def test_work_that_a_device_dropped_each_time_is_sent_as_often_as_it_may(place):
+    """Seen to fail: a drop in the middle said that the device was offline, and cost no attempt."""
+    url = f"{place.gateway.url}/v1/models/breast-cancer/work"
+    headers, token = {"Bedside-Subject": SUBJECT}, place.gateway.token()
+    async with aiohttp.ClientSession() as session:
+        work = None
+        for _ in range(3):
+            async with socket_to(place, session, place.state.assertion()) as socket:
+                await socket.send_json({"type": "ready", "models": []})
+                await socket.receive_json()
+                work = work or await asyncio.to_thread(
+                    call, "POST", url, token=token, headers=headers, body=ASK
+                )
+                assert (await socket.receive_json(timeout=20))["type"] == "infer"
+    ended = await asyncio.to_thread(
+        until, place.gateway, place.gateway.url + work.headers["location"], "failed"
+    )
+    assert ended["problem"] == "urn:bedside:problem:device-offline"
+
+
+async def asked_of(send, timeout_s):
+    """Ask a device whose frames go to `send`."""
+    return await DeviceConnection("device:phone", send).infer(
+        request_id=uuid4(),
+        model="breast-cancer",
+        version=None,
+        subject=None,
+        inputs=(),
+        outputs=(),
+        timeout_s=timeout_s,
+    )
+
+
+def gone_after(frames):
+    """Return a `send` of a connection that is gone after so many frames, and an event at the first."""
+    left, sent = [None] * frames, asyncio.Event()
+
+    async def send(_):
+        if not left:
+            raise OSError
+        left.pop()
+        sent.set()
+
+    return send, sent
+
+
+async def test_a_device_that_is_gone_when_it_is_told_to_stop_had_the_request():
+    """Seen to fail: the error of telling it stood for the deadline, or for the caller's leaving."""
+    with pytest.raises(DeviceOffline):
+        await asked_of(gone_after(0)[0], timeout_s=5)
+    with pytest.raises(TimeoutError):
+        await asked_of(gone_after(1)[0], timeout_s=0.01)
+    send, sent = gone_after(1)
+    asking = asyncio.create_task(asked_of(send, timeout_s=60))
+    await sent.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

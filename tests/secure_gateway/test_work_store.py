@@ -23,7 +23,7 @@ from policies import Engine, Principal, Role, build_bundle
 from secure_gateway.claims import NO_CLAIMS
 from secure_gateway.consent.reconsider import Reconsideration
 from secure_gateway.errors import Lost, Refusal, Unanswered
-from secure_gateway.exchange import Answer, Exchange
+from secure_gateway.exchange import Answer, Exchange, Unrecorded
 from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken, Sealer
 from secure_gateway.work.content import Failure, Result, Submission
@@ -266,6 +266,37 @@ async def test_work_that_was_running_is_run_again_up_to_a_number_of_times(reopen
     assert "3 times" in (await store.failure(found)).detail
 
 
+async def test_what_may_have_left_something_behind_is_not_run_again_after_a_kill(reopen):
+    store = await reopen(attempts_max=3)
+    work = await add(store)
+    taken = await store.take()
+    await store.mark_lasting(taken)
+    store = await reopen(attempts_max=3)
+    found = await store.find(work.id, ADAMS.id)
+    assert (found.state, found.attempts) == (WorkState.FAILED, 1)
+    assert await store.failure(found)
+    # A run that had not begun after all leaves the next one as it was.
+    work = await add(store)
+    taken = await store.take()
+    await store.mark_lasting(taken)
+    await store.postpone(taken, 0)
+    await store.take()
+    assert (await (await reopen(attempts_max=3)).take()).id == work.id
+
+
+async def test_a_database_of_the_version_before_is_taken_over(reopen, path):
+    work = await add(await reopen())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("alter table work drop column lasting")
+        database.execute("pragma user_version = 1")
+        database.commit()
+    store = await reopen()
+    taken = await store.take()
+    assert taken.id == work.id
+    await store.mark_lasting(taken)
+    assert (await (await reopen()).find(work.id, ADAMS.id)).state is WorkState.FAILED
+
+
 async def test_limits_count_what_is_being_decided_too(reopen):
     store = await reopen(limit=3, limit_for_principal=2, limit_bytes=10_000)
     async with store.room(ADAMS.id, 10), store.room(ADAMS.id, 10):
@@ -373,6 +404,8 @@ class Pipeline:
         self._changed = asyncio.Condition()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.lasting = False
+        """Whether what runs may leave something behind."""
 
     async def reaches(self, *, calls=0, running=0):
         """Wait until there were `calls` and exactly `running` of them have not ended."""
@@ -396,6 +429,14 @@ class Pipeline:
         exchange = Exchange(call, request_id, datetime.now(UTC))
         exchange.principal = principal
         exchange.request = decode()
+        unwritten = isinstance(instruction, Unwritten)
+        if unwritten:
+            instruction = instruction.refusal
+        if self.lasting:
+            try:
+                await call.begin()
+            except Refusal as refusal:
+                instruction = refusal
         if isinstance(instruction, Refusal):
             exchange.refusal = instruction
         elif instruction is not None:
@@ -404,6 +445,8 @@ class Pipeline:
             exchange.response = InferResponse(
                 model_name="sepsis", model_version="1", id=exchange.request.id, outputs=[]
             )
+        if unwritten:
+            raise Unrecorded(exchange)
         return Answer(exchange, "clinic/gateway-1#0")
 
 
@@ -517,15 +560,162 @@ async def test_work_of_a_device_that_was_revoked_is_not_run_and_recorded(store, 
     assert (record.principal, record.problem) == (PHONE.id, Problem.TOKEN_INVALID)
 
 
-async def test_what_could_not_be_recorded_is_as_if_it_had_not_run(store, log, clock):
-    work, pipeline = await add(store), Pipeline(LogUnavailable("the disk is full"))
+class Outage:
+    """A log that cannot be written, until it `ends`, and a runner that asks every few milliseconds."""
+
+    def __init__(self, log, monkeypatch):
+        self.tries = asyncio.Queue()
+        self._log, self._append, self._ended = log, log.append, False
+        monkeypatch.setattr(log, "append", self._try)
+        monkeypatch.setattr("secure_gateway.work.runner.UNWRITTEN_DELAY_S", 0.005)
+        monkeypatch.setattr("secure_gateway.work.runner.TICK_S", 0.005)
+
+    def _try(self, *arguments):
+        self.tries.put_nowait(None)
+        if not self._ended:
+            raise LogUnavailable("the disk is full")
+        return self._append(*arguments)
+
+    def end(self):
+        self._ended = True
+
+    async def lasts(self, tries=5):
+        for _ in range(tries):
+            await self.tries.get()
+
+
+@pytest.fixture
+def outage(log, monkeypatch):
+    return Outage(log, monkeypatch)
+
+
+class Unwritten:
+    """Tells the stand-in that the record of what it came to is not written."""
+
+    def __init__(self, refusal=None):
+        self.refusal = refusal
+
+
+async def test_what_could_not_be_recorded_waits_for_its_record_and_nothing_else_is_begun(
+    store, log, outage, tmp_path
+):
+    work, pipeline = await add(store), Pipeline(Unwritten())
     running = runner(store, log, pipeline)
     await pipeline.reaches(calls=1)
-    await until(store, work, WorkState.QUEUED)
-    clock.now += 10
+    second = await add(store)
+    await outage.lasts()
+    assert len(pipeline.calls) == 1
+    assert (await store.find(work.id, ADAMS.id)).state is WorkState.RUNNING
+    assert (await store.find(second.id, ADAMS.id)).state is WorkState.QUEUED
+    outage.end()
+    for each in (work, second):
+        assert (await until(store, each, WorkState.DONE)).attempts == 1
+    assert len(pipeline.calls) == 2
+    await running.close()
+    await log.close()
+    (record,) = [decode(leaf) for leaf in read_entries(tmp_path / "log", 1)]
+    assert (record.id, record.outcome) == (work.id, Outcome.SERVED)
+
+
+async def test_nothing_is_begun_while_the_log_is_known_to_fail(store, log, monkeypatch):
+    monkeypatch.setattr("secure_gateway.work.runner.TICK_S", 0.005)
+    asked, writable = asyncio.Queue(), False
+
+    def answer(_):
+        asked.put_nowait(None)
+        return writable
+
+    monkeypatch.setattr(Recorder, "writable", property(answer))
+    work, pipeline = await add(store), Pipeline()
+    running = runner(store, log, pipeline)
+    for _ in range(5):
+        await asked.get()
+    assert not pipeline.calls
+    assert (await store.find(work.id, ADAMS.id)).attempts == 0
+    writable = True
+    assert (await until(store, work, WorkState.DONE)).attempts == 1
+    await running.close()
+
+
+async def test_what_could_not_be_kept_is_kept_once_it_can(store, log, monkeypatch):
+    monkeypatch.setattr("secure_gateway.work.runner.UNWRITTEN_DELAY_S", 0.005)
+    finish, failures = store.finish, [WorkStoreError("the disk is full")] * 3
+
+    async def at_last(*arguments, **more):
+        if failures:
+            raise failures.pop()
+        return await finish(*arguments, **more)
+
+    monkeypatch.setattr(store, "finish", at_last)
+    work, pipeline = await add(store), Pipeline()
+    running = runner(store, log, pipeline)
+    assert (await until(store, work, WorkState.DONE)).attempts == 1
+    assert len(pipeline.calls) == 1
+    await running.close()
+
+
+NOT_NOW = Refusal(Problem.NODE_UNREACHABLE, "try again", retry_after_s=2)
+
+
+@pytest.mark.parametrize(
+    ("came_to", "lasting", "attempts_max", "state", "attempts"),
+    [
+        (None, False, 2, WorkState.QUEUED, 1),
+        (None, False, 1, WorkState.FAILED, 1),
+        (None, True, 2, WorkState.FAILED, 1),
+        (NOT_NOW, False, 1, WorkState.QUEUED, 0),
+        (NOT_NOW, True, 1, WorkState.QUEUED, 0),
+    ],
+)
+async def test_a_stop_of_what_waits_for_its_record_counts_what_ran(
+    reopen, log, outage, monkeypatch, came_to, lasting, attempts_max, state, attempts
+):
+    monkeypatch.setattr("secure_gateway.work.runner.DRAIN_S", 0.005)
+    store = await reopen(attempts_max=attempts_max)
+    work, pipeline = await add(store), Pipeline(Unwritten(came_to))
+    pipeline.lasting = lasting
+    running = runner(store, log, pipeline)
+    await outage.lasts()
+    await running.close()
+    found = await (await reopen(attempts_max=attempts_max)).find(work.id, ADAMS.id)
+    assert (found.state, found.attempts) == (state, attempts)
+
+
+async def test_what_a_stop_could_not_write_down_is_seen_at_the_next_start(
+    reopen, log, outage, monkeypatch
+):
+    async def fail(*_, **__):
+        raise WorkStoreError("the disk is full")
+
+    monkeypatch.setattr("secure_gateway.work.runner.DRAIN_S", 0.005)
+    store = await reopen()
+    work, pipeline = await add(store), Pipeline(Unwritten())
+    pipeline.lasting = True
+    running = runner(store, log, pipeline)
+    await outage.lasts()
+    monkeypatch.setattr(store, "finish", fail)
+    await running.close()
+    found = await (await reopen()).find(work.id, ADAMS.id)
+    assert (found.state, found.problem) == (WorkState.FAILED, Problem.EXECUTION_FAILED)
+
+
+async def test_a_run_that_cannot_be_marked_is_not_begun(store, log, clock, monkeypatch):
+    mark, failures = store.mark_lasting, [WorkStoreError("the disk is full")]
+
+    async def at_last(work):
+        if failures:
+            raise failures.pop()
+        await mark(work)
+
+    monkeypatch.setattr(store, "mark_lasting", at_last)
+    work, pipeline = await add(store), Pipeline()
+    pipeline.lasting = True
+    running = runner(store, log, pipeline)
+    await pipeline.reaches(calls=1)
+    assert (await until(store, work, WorkState.QUEUED)).attempts == 0
+    clock.now += 5
     running.wake()
     await until(store, work, WorkState.DONE)
-    assert len(pipeline.calls) == 2
     await running.close()
 
 
