@@ -84,8 +84,10 @@ def test_a_period_leaves_out_what_is_older(console, officer):
 def test_what_a_search_showed_is_recorded_before_it_is_answered(console):
     officer = console.officer()
     shown = rows(officer.read("/search?principal=r.lind"))
-    record = console.recorded(lambda r: r.action is ConsoleAction.SEARCH and len(r.shown) == len(shown))
-    assert [name.replace("#", "/") for name in record.shown] == [f"st-anna/{one}" for one in shown]
+    assert shown
+    names = tuple(f"st-anna/{one}".replace("gateway-1/", "gateway-1#") for one in shown)
+    # Another search before it may have shown as many.
+    record = console.recorded(lambda r: r.action is ConsoleAction.SEARCH and r.shown == names)
     assert (record.principal, record.roles, record.subject) == (OFFICER, ("compliance",), None)
 
 
