@@ -7,13 +7,13 @@ the index keeps what was pruned.
 
 import asyncio
 import hashlib
-import threading
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
 import pytest
 from support import GatewayProcess, call, make_site, publish_linear
+from support.crowd import Crowd
 from support.outsider import mth, open_checkpoint, path, read_log
 from support.postgres import postgres
 from support.sites import ROW
@@ -59,31 +59,6 @@ def write(site, record):
     return leaves
 
 
-class Load:
-    """Callers who go on asking; every one of them must be answered."""
-
-    def __init__(self, gateway):
-        self.gateway = gateway
-        self.statuses = []
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self.ask) for _ in range(3)]
-
-    def ask(self):
-        while not self.stop.is_set():
-            reply = call("POST", self.gateway.infer_url, token=self.gateway.token(), body=ROW)
-            self.statuses.append(reply.status)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-
 def found_in(folder, leaves):
     content = b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     return [number for number, leaf in enumerate(leaves) if leaf in content]
@@ -125,7 +100,10 @@ def test_a_held_record_stays_and_a_pruned_log_verifies_while_it_is_written(
     site, tmp_path, request_record
 ):
     leaves = write(site, request_record)
-    with GatewayProcess(site, tmp_path) as gateway, Load(gateway) as load:
+    with (
+        GatewayProcess(site, tmp_path) as gateway,
+        Crowd(gateway.infer_url, gateway.token(), ROW, callers=3) as load,
+    ):
         retention = Retention(site)
         asyncio.run(retention.place("LH-2026-0042", HoldScope(models=("retina",)), "c.officer"))
         for _ in range(2):
@@ -139,8 +117,6 @@ def test_a_held_record_stays_and_a_pruned_log_verifies_while_it_is_written(
         assert found_in(site.data, leaves) == list(range(OLD, SIZE))
         entries = outsider_verifies(gateway, OLD)
         assert entries[: SIZE - OLD] == leaves[OLD:]
-        asked = len(load.statuses)
-        while len(load.statuses) < asked + 10:
-            load.stop.wait(0.01)
+        load.wait_for(10)
     assert set(load.statuses) == {200}
     assert len(entries) > SIZE - OLD

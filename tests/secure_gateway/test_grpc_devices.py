@@ -20,12 +20,10 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 from support import call, make_site, publish_linear, records_of
 from support.grpc import Caller, ModelStreamInferResponse, bearer, row
+from support.rpc import opened
 from support.sites import free_port
 
 from audit.records import Outcome, Problem
-from bedside.compose import open_gateway
-from bedside.listen import listen_tcp, url_of
-from bedside.serving import log_kind_only, make_grpc, serve_gateway
 from bedside_client.keys import DeviceIdentity
 from inference_node.schema import SERVICE
 from policies import Role
@@ -79,18 +77,8 @@ class Place:
 async def place(tmp_path):
     site = make_site(tmp_path, gateway={"grpc_port": free_port()})
     publish_linear(site, tmp_path)
-    asyncio.get_running_loop().set_exception_handler(log_kind_only)
-    stop, ready = asyncio.Event(), asyncio.Event()
-    gateway = await open_gateway(site)
-    server = make_grpc(gateway)
-    listener = listen_tcp("127.0.0.1", 0)
-    serving = asyncio.create_task(serve_gateway(gateway, listener, stop, ready.set, grpc=server))
-    await ready.wait()
-    try:
-        yield Place(site, gateway, server.address, url_of(listener))
-    finally:
-        stop.set()
-        await serving
+    async with opened(site) as at:
+        yield Place(site, at.gateway, at.address, at.url)
 
 
 async def test_a_device_is_served_refused_and_recorded_as_itself(place):

@@ -13,12 +13,10 @@ from support import make_site, publish_linear, records_of
 from support.grpc import ModelStreamInferResponse, bearer, row
 from support.held import Held
 from support.http2 import exchange, headers_of
+from support.rpc import opened
 from support.sites import free_port
 
 from audit.records import Action, Outcome
-from bedside.compose import open_gateway
-from bedside.listen import listen_tcp
-from bedside.serving import log_kind_only, make_grpc, serve_gateway
 from inference_node.schema import SERVICE, message_class
 from policies import Role
 from secure_gateway.rpc.health import HEALTH
@@ -56,18 +54,8 @@ class Served:
 async def served(tmp_path):
     site = make_site(tmp_path, gateway={"grpc_port": free_port()})
     publish_linear(site, tmp_path)
-    stop, ready = asyncio.Event(), asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(log_kind_only)
-    gateway = await open_gateway(site)
-    server = make_grpc(gateway)
-    listener = listen_tcp("127.0.0.1", 0)
-    serving = asyncio.create_task(serve_gateway(gateway, listener, stop, ready.set, grpc=server))
-    await ready.wait()
-    try:
-        yield Served(site, server.address, stop, serving)
-    finally:
-        stop.set()
-        await serving
+    async with opened(site) as at:
+        yield Served(site, at.address, at.stop, at.serving)
 
 
 async def answered(served):

@@ -4,19 +4,15 @@ Seen to fail: with the digest that the gateway expects not sent, or not looked a
 the node serves instead not asked for, when callers get 503.
 """
 
-import collections
 import contextlib
 import hashlib
-import json
-import threading
-from http.client import HTTPConnection
-from urllib.parse import urlsplit
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import GatewayProcess, call, make_site, records_of
+from support.crowd import Crowd
 from support.nodes import NodeProcess
 
 from audit.records import Action, Outcome
@@ -25,7 +21,6 @@ from inference_node import InferRequest, ModelReplaced, Node, NodeSettings, Tens
 from policies import Role
 from secure_gateway import NodeEntry
 
-CALLERS = 8
 KEPT = {"Bedside-Data-Class": "synthetic"}
 
 
@@ -100,50 +95,18 @@ def serving(tmp_path, **gateway):
             yield served
 
 
-class Callers:
-    """Callers that ask until the end of the block and keep what they were answered, by its record."""
-
-    def __init__(self, served):
-        self.answers, self.statuses = {}, collections.Counter()
-        self._served = served
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(CALLERS)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _run(self):
-        parts = urlsplit(f"{self._served.gateway.url}/v2/models/m/infer")
-        connection = HTTPConnection(parts.hostname, parts.port, timeout=20)
-        headers = {"Authorization": f"Bearer {self._served.clinician}"}
-        while not self._stop.is_set():
-            connection.request("POST", parts.path, json.dumps(question()), headers)
-            reply = connection.getresponse()
-            body = json.loads(reply.read())
-            self.statuses[reply.status] += 1
-            if reply.status == 200:
-                record = int(reply.headers["bedside-record"].rpartition("#")[2])
-                self.answers[record] = body["outputs"][0]["data"][0]
-        connection.close()
-
-    def wait_for(self, more):
-        until = self.statuses.total() + more
-        while self.statuses.total() < until:
-            self._stop.wait(0.01)
-
-
 @pytest.mark.parametrize("where", ["gateway", "node"])
 def test_each_record_names_the_file_that_answered_under_load(tmp_path, where):
     with serving(tmp_path) as served:
         load = served.load_through_the_gateway if where == "gateway" else served.load_at_the_node
-        with Callers(served) as callers:
+        answers = {}
+
+        def answered(reply, body):
+            record = int(reply.headers["bedside-record"].rpartition("#")[2])
+            answers[record] = body["outputs"][0]["data"][0]
+
+        url = f"{served.gateway.url}/v2/models/m/infer"
+        with Crowd(url, served.clinician, question(), answered=answered) as callers:
             for answer in range(2, 8):
                 callers.wait_for(100)
                 served.replace(answer)
@@ -152,13 +115,13 @@ def test_each_record_names_the_file_that_answered_under_load(tmp_path, where):
         served.gateway.stop()
         records = records_of(served.gateway.site)
     assert set(callers.statuses) == {200}
-    assert set(callers.answers.values()) == set(map(float, served.digests))
+    assert set(answers.values()) == set(map(float, served.digests))
     wrong = [
         number
-        for number, answer in callers.answers.items()
+        for number, answer in answers.items()
         if records[number].model_digest != served.digests[int(answer)]
     ]
-    assert not wrong, f"{len(wrong)} of {len(callers.answers)}"
+    assert not wrong, f"{len(wrong)} of {len(answers)}"
 
 
 def test_the_cache_keeps_no_answer_under_another_files_digest(tmp_path):

@@ -7,12 +7,11 @@ import signal
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
-from urllib.parse import urlsplit
 
 import pytest
 from grpc import StatusCode
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.crowd import CALLERS, Crowd
 from support.grpc import Caller, row
 from support.nodes import NodeProcess
 from support.sites import ROW, free_port
@@ -22,48 +21,6 @@ from audit.records import Outcome, Problem
 from policies import Role
 from secure_gateway import NodeEntry
 from secure_gateway.health import FAILURES_MAX, NodeHealth
-
-CLIENTS = 8
-
-
-class Load:
-    """Callers that keep their connections open and count what they get, until the end of the block."""
-
-    def __init__(self, gateway, clients=CLIENTS):
-        self.statuses = collections.Counter()
-        self.problems = collections.Counter()
-        self._stop = threading.Event()
-        self._gateway, self._token = gateway, gateway.token()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def wait_for(self, served, timeout_s=30):
-        end = time.monotonic() + timeout_s
-        while self.statuses[200] < served:
-            assert time.monotonic() < end, self.statuses
-            time.sleep(0.01)
-
-    def _run(self):
-        parts = urlsplit(self._gateway.infer_url)
-        connection = HTTPConnection(parts.hostname, parts.port, timeout=20)
-        headers = {"Authorization": f"Bearer {self._token}"}
-        while not self._stop.is_set():
-            connection.request("POST", parts.path, json.dumps(ROW), headers)
-            reply = connection.getresponse()
-            body = reply.read()
-            self.statuses[reply.status] += 1
-            if reply.status != 200:
-                self.problems[json.loads(body)["type"]] += 1
-        connection.close()
 
 
 @contextmanager
@@ -85,20 +42,19 @@ def served_by(records):
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_a_node_that_goes_away_under_load_fails_no_request(tmp_path, how):
     with two_nodes(tmp_path) as (gateway, one, two):
-        with Load(gateway) as load:
+        with Crowd(gateway.infer_url, gateway.token(), ROW) as load:
             load.wait_for(200)
             if how == "kill":
                 one.kill()
             else:
                 one.signal(signal.SIGTERM)
-            load.wait_for(load.statuses[200] + 400)
+            load.wait_for(400)
             one.stop()
             one.start()
-            load.wait_for(load.statuses[200] + 100)
+            load.wait_for(100)
             time.sleep(1.5)
-            back = load.statuses[200]
             two.kill()
-            load.wait_for(back + 200)
+            load.wait_for(200)
         assert set(load.statuses) == {200}, load.problems
         gateway.stop()
         records = records_of(gateway.site)
@@ -108,7 +64,7 @@ def test_a_node_that_goes_away_under_load_fails_no_request(tmp_path, how):
     tried_again = [record for record in records if record.attempted]
     # The record names every place that the request went to, not only the last.
     assert all(record.placement not in record.attempted for record in tried_again)
-    assert len(tried_again) <= 6 * CLIENTS
+    assert len(tried_again) <= 6 * CALLERS
 
 
 def test_equal_nodes_take_turns(tmp_path):
