@@ -1,16 +1,19 @@
 """Group commit: what arrives while a batch is being made durable becomes the next batch."""
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
+from audit.awake import Awake
 from audit.company import HOLD_S, Company
 from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
-from audit.kernel_sync import KernelSync
+from audit.kernel_write import BYTES_MAX as KERNEL_BYTES_MAX
+from audit.kernel_write import KernelWrite
 from audit.merkle import leaf_hash
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog
@@ -20,10 +23,14 @@ WAITING_MAX: Final = 65536
 
 # What is longer is written on a thread, however quick the disk is.
 INLINE_RECORDS_MAX: Final = 2048
+INLINE_BYTES_MAX: Final = KERNEL_BYTES_MAX // 2
 
 # Of more, what is prepared for the first is out of the processor's caches when it is sent (measured at
-# 64 connections: 4.5 % less).
-PREPARED_MAX: Final = 4
+# 64 connections: 4.5 % less), and the loop has enough to do while they are written.
+FEW: Final = 4
+
+# What a file system says that takes no direct writes of such blocks after all.
+NO_SUCH_WRITE: Final = (errno.EINVAL, errno.EOPNOTSUPP)
 
 Meanwhile = Callable[[int], None]
 """Is told the index that a record will have, and does what can be done while it is being written."""
@@ -34,7 +41,7 @@ _Waiting = tuple[bytes, "asyncio.Future[int]", Meanwhile | None]
 class GroupCommit:
     """Writes what waits in batches, one at a time, and then adds it to the tree; on one event loop.
 
-    The kernel syncs a batch while the loop goes on. Where it cannot, the loop waits for it, as long as
+    The kernel writes a batch while the loop goes on. Where it cannot, the loop waits for it, as long as
     the disk is quick. One that is not, or a batch that takes long to be handed over, has a thread.
     """
 
@@ -48,12 +55,13 @@ class GroupCommit:
         self._told = committed
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Future[Exception | None] | None = None
-        # What the kernel is syncing.
-        self._syncing: tuple[Sequence[_Waiting], list[bytes]] | None = None
+        # What the kernel is writing.
+        self._writing: tuple[Sequence[_Waiting], list[bytes]] | None = None
         # What runs in place of the next batch, since it must not run beside one.
         self._aside: tuple[Callable[[], None], asyncio.Future[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._kernel: KernelSync | None = None
+        self._kernel: KernelWrite | None = None
+        self._awake: Awake | None = None
         self._scheduled = False
         self._pace = DiskPace()
         self._company = Company()
@@ -118,7 +126,8 @@ class GroupCommit:
 
     def _begin_on_this_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        self._kernel = KernelSync.open(self._synced)
+        self._kernel = KernelWrite.open(self._written)
+        self._awake = Awake(self._loop, self._pace.clock)
         return self._loop
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -168,7 +177,8 @@ class GroupCommit:
         del self._waiting[: len(batch)]
         self._alone = len(batch) == 1
         leaves = [leaf for leaf, _, _ in batch]
-        if len(batch) <= INLINE_RECORDS_MAX and self._pace.quick and not self._wal.full:
+        short = len(batch) <= INLINE_RECORDS_MAX and sum(map(len, leaves)) <= INLINE_BYTES_MAX
+        if short and self._pace.quick and not self._wal.full:
             self._write_here(batch, leaves)
             return
         committing = loop.run_in_executor(self._threads, self._write, leaves)
@@ -191,20 +201,18 @@ class GroupCommit:
         return error
 
     def _write_here(self, batch: Sequence[_Waiting], leaves: list[bytes]) -> None:
-        """Hand `leaves` to the kernel to make them durable; wait for them where it cannot by itself."""
+        """Have the kernel make `leaves` durable; wait for them where it cannot."""
         clock = self._pace.clock
         started = clock()
-        error = _tried(lambda: self._wal.begin(leaves, self._tree.size))
+        error, begun = self._handed_over(leaves)
+        if begun:
+            self._pace.wrote(clock() - started, len(leaves))
+            self._go_on_beside(batch)
+            return
+        if error is None:
+            error = _tried(lambda: self._wal.begin(leaves, self._tree.size))
         took_s = clock() - started
         hashes: list[bytes] = []
-        if error is None and self._kernel is not None:
-            if self._kernel.start(self._wal.file):
-                self._pace.wrote(took_s, len(leaves))
-                self._committing = asyncio.get_running_loop().create_future()
-                self._syncing = batch, self._prepare(batch)
-                return
-            kernel, self._kernel = self._kernel, None
-            kernel.close()
         if error is None:
             hashes = self._prepare(batch)
             started = clock()
@@ -213,19 +221,55 @@ class GroupCommit:
         self._note(error, took_s, len(leaves))
         self._settle(batch, error, hashes)
 
-    def _synced(self, error: OSError | None) -> None:
-        """Go on from what the kernel has synced, or could not."""
-        committing, syncing = self._committing, self._syncing
-        if committing is None or syncing is None:
-            message = "the kernel syncs one batch at a time"
+    def _handed_over(self, leaves: list[bytes]) -> tuple[Exception | None, bool]:
+        """Say whether the kernel writes `leaves`; if not, and it is no matter of the kernel's, why."""
+        if self._kernel is None:
+            return None, False
+        try:
+            blocks = self._wal.blocks(leaves, self._tree.size)
+        except OSError as error:
+            return error, False
+        if blocks is not None and self._kernel.start(*blocks):
+            return None, True
+        self._without_kernel()
+        return None, False
+
+    def _go_on_beside(self, batch: Sequence[_Waiting]) -> None:
+        """Do what is left to do while the kernel writes `batch`."""
+        self._committing = asyncio.get_running_loop().create_future()
+        self._writing = batch, self._prepare(batch)
+        if self._awake is not None and len(batch) <= FEW:
+            self._awake.begin()
+        if self._kernel is not None and self._kernel.waits:
+            self._without_kernel()
+
+    def _without_kernel(self) -> None:
+        """Write without it from here on; what it was writing is waited for."""
+        if self._kernel is not None:
+            kernel, self._kernel = self._kernel, None
+            kernel.close()
+
+    def _written(self, error: OSError | None) -> None:
+        """Go on from what the kernel has made durable, or could not."""
+        committing, writing = self._committing, self._writing
+        if committing is None or writing is None:
+            message = "the kernel writes one batch at a time"
             raise AssertionError(message)
-        self._committing = self._syncing = None
+        self._committing = self._writing = None
+        batch, hashes = writing
+        if self._awake is not None:
+            self._awake.end()
+        if error is not None and error.errno in NO_SUCH_WRITE:
+            self._without_kernel()
+            self._write_here(batch, [leaf for leaf, _, _ in batch])
+            committing.set_result(None)
+            return
         if error is None:
             self._wal.finished()
         else:
             self._pace.failed()
         committing.set_result(error)
-        self._settle(syncing[0], error, syncing[1])
+        self._settle(batch, error, hashes)
 
     def _note(self, error: Exception | None, took_s: float, records: int) -> None:
         if error is None:
@@ -236,7 +280,7 @@ class GroupCommit:
     def _prepare(self, batch: Sequence[_Waiting]) -> list[bytes]:
         """Do what can be done while a batch is being written; return the hashes of its leaves."""
         index = self._tree.size
-        few = batch if len(batch) <= PREPARED_MAX else ()
+        few = batch if len(batch) <= FEW else ()
         for position, (_, future, meanwhile) in enumerate(few):
             if meanwhile is not None and not future.done():
                 _tried(partial(meanwhile, index + position))

@@ -1,30 +1,23 @@
 """The write-ahead log: where records become durable, before anything else is done with them.
 
-Segments `<first index>.wal` hold frames: length and CRC-32 of the leaf (big-endian uint32 each), then
-the leaf. A segment is filled with zeros when it is made, because overwriting costs half of what
-appending does (measured, ext4: fdatasync of 8 KB takes 148 us instead of 304 us). A length of zero ends
-it. Only the last frames of the last segment can be torn by a crash; they were never answered.
+Segments `<first index>.wal` hold frames. Only the last frames of the last segment can be torn by a
+crash; they were never answered.
 """
 
 import os
-import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from audit.errors import LogCorrupt
-from audit.writeback import start_writing
-
-SEGMENT_BYTES: Final = 4 * 1024 * 1024
+from audit.segment import Blocks, Segment, framed, make_segment, read_segment
 
 # By the time a segment is let go of, the system has long written the tiles that hold its records, and
 # making them durable costs next to nothing; at once it would stall every waiting writer.
 SEGMENTS_KEPT: Final = 16
 
 _COMPACTED: Final = "compacted.tmp"
-_FRAME: Final = struct.Struct(">II")
 
 
 class WriteAheadLog:
@@ -34,11 +27,8 @@ class WriteAheadLog:
         self._folder = folder
         self._spare = folder / "spare"
         self._making = threading.Lock()
-        self._file: int | None = None
-        self._durable_bytes = 0
-        self._begun_bytes = 0
+        self._last: Segment | None = None
         self._segments: list[tuple[int, Path]] = []
-        self._dirty = False
 
     def open(self, minimum: int = 0) -> tuple[int, list[bytes]]:
         """Open the segments; return the index of the first leaf they hold, and the leaves.
@@ -58,26 +48,23 @@ class WriteAheadLog:
             sync_folder(self._folder)
         leaves: list[bytes] = []
         first = found[0][0] if found else 0
+        valid_bytes = 0
         for position, (start, path) in enumerate(found):
             if start != first + len(leaves):
                 raise LogCorrupt(f"the write-ahead log lacks record {first + len(leaves)}")
-            read, valid_bytes, clean = _read_segment(path)
+            read, valid_bytes, clean = read_segment(path)
             if not clean and position < len(found) - 1:
                 raise LogCorrupt(f"record {start + len(read)} of the write-ahead log is damaged")
             leaves += read
-            self._durable_bytes = valid_bytes
         self._segments = found
         if not found:
             self._add_segment(0)
         else:
-            self._file = os.open(found[-1][1], os.O_WRONLY)
-            self._dirty = True
+            self._last = Segment(found[-1][1], valid_bytes, dirty=True)
             try:
-                self.cut()
                 self.compact(minimum)
             except OSError:
-                os.close(self._file)
-                self._file = None
+                self.close()
                 raise
         gone = max(minimum - first, 0)
         return first + gone, leaves[gone:]
@@ -85,7 +72,7 @@ class WriteAheadLog:
     @property
     def full(self) -> bool:
         """Whether the next append begins a new segment, which takes longer than any other."""
-        return self._durable_bytes >= SEGMENT_BYTES
+        return self._open_segment().full
 
     def begin(self, leaves: Sequence[bytes], next_index: int) -> None:
         """Send `leaves` on their way to the disk; they are durable once `finish` has returned.
@@ -95,15 +82,7 @@ class WriteAheadLog:
         Raises:
             OSError: if that fails; nothing of them counts then.
         """
-        self.cut()
-        if self.full:
-            self._add_segment(next_index)
-        data = _framed(leaves)
-        file = self._descriptor()
-        self._dirty = True
-        _write(file, data, self._durable_bytes)
-        start_writing(file, self._durable_bytes, len(data))
-        self._begun_bytes = len(data)
+        self._for(next_index).begin(leaves)
 
     def finish(self) -> None:
         """Wait until what was begun is durable.
@@ -111,18 +90,30 @@ class WriteAheadLog:
         Raises:
             OSError: if that fails; nothing of it counts then.
         """
-        os.fdatasync(self._descriptor())
-        self.finished()
+        self._open_segment().finish()
 
-    @property
-    def file(self) -> int:
-        """The segment that is written, for whoever has what was begun made durable otherwise."""
-        return self._descriptor()
+    def blocks(self, leaves: Sequence[bytes], next_index: int) -> Blocks | None:
+        """Return what makes `leaves` durable once the kernel has written it; then call `finished`.
+
+        The first of them has the index `next_index`. None where the file system has no writes past its
+        cache: `begin` and `finish` do it there.
+
+        Raises:
+            OSError: if a segment cannot be begun, or what a failed append left cannot be removed.
+        """
+        return self._for(next_index).blocks(leaves)
 
     def finished(self) -> None:
         """Take note that what was begun is durable."""
-        self._durable_bytes += self._begun_bytes
-        self._dirty = False
+        self._open_segment().finished()
+
+    def cut(self) -> None:
+        """Remove what a failed append may have left behind.
+
+        Raises:
+            OSError: if that fails; whatever is appended next does it first of all then.
+        """
+        self._open_segment().cut()
 
     def prepare(self) -> None:
         """Make the next segment ahead of time, if the current one is half full.
@@ -132,7 +123,7 @@ class WriteAheadLog:
         Raises:
             OSError: if that fails; the segment is then made when it is needed.
         """
-        if self._durable_bytes >= SEGMENT_BYTES // 2:
+        if self._open_segment().half_full:
             self._make_spare()
 
     def releasable(self) -> int | None:
@@ -165,63 +156,55 @@ class WriteAheadLog:
         start, path = self._segments[0]
         if start >= first:
             return
-        kept = _framed(_read_segment(path)[0][first - start :])
+        kept = framed(read_segment(path)[0][first - start :])
         target = self._folder / f"{first:020}.wal"
-        _make(target, kept, self._folder / _COMPACTED)
+        make_segment(target, kept, self._folder / _COMPACTED)
         sync_folder(self._folder)
         self._segments[0] = (first, target)
         if len(self._segments) == 1:
-            os.close(self._descriptor())
-            self._file = os.open(target, os.O_WRONLY)
-            self._durable_bytes = len(kept)
+            self._open_segment().close()
+            self._last = Segment(target, len(kept))
         path.unlink()
         sync_folder(self._folder)
 
-    def cut(self) -> None:
-        """Remove what a failed append may have left behind: a frame in it must never come back.
-
-        Raises:
-            OSError: if that fails; `begin` does it first of all then, and `open`.
-        """
-        if self._dirty:
-            file = self._descriptor()
-            os.ftruncate(file, self._durable_bytes)
-            _write(file, bytes(max(SEGMENT_BYTES - self._durable_bytes, 0)), self._durable_bytes)
-            os.fsync(file)
-            self._dirty = False
-
     def close(self) -> None:
         """Close the segment."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._last is not None:
+            self._last.close()
+            self._last = None
+
+    def _for(self, next_index: int) -> Segment:
+        """Return the segment that the record `next_index` belongs to."""
+        if self.full:
+            # A failed append leaves nothing in a segment that another one follows.
+            self.cut()
+            self._add_segment(next_index)
+        return self._open_segment()
 
     def _add_segment(self, first: int) -> None:
         path = self._folder / f"{first:020}.wal"
         self._make_spare()
         self._spare.rename(path)
-        file = os.open(path, os.O_WRONLY)
+        segment = Segment(path)
         try:
             sync_folder(self._folder)
         except OSError:
-            os.close(file)
+            segment.close()
             raise
-        if self._file is not None:
-            os.close(self._file)
-        self._file = file
-        self._durable_bytes = 0
+        self.close()
+        self._last = segment
         self._segments.append((first, path))
 
     def _make_spare(self) -> None:
         with self._making:
             if not self._spare.exists():
-                _make(self._spare, b"", self._spare.with_suffix(".tmp"))
+                make_segment(self._spare, b"", self._spare.with_suffix(".tmp"))
 
-    def _descriptor(self) -> int:
-        if self._file is None:
+    def _open_segment(self) -> Segment:
+        if self._last is None:
             message = "the write-ahead log is open"
             raise AssertionError(message)
-        return self._file
+        return self._last
 
 
 def make_folder(folder: Path) -> None:
@@ -246,41 +229,3 @@ def _first_index(segment: Path) -> int:
         return int(segment.stem)
     except ValueError as error:
         raise LogCorrupt(f"{segment} is not a segment of the write-ahead log") from error
-
-
-def _framed(leaves: Sequence[bytes]) -> bytes:
-    return b"".join(
-        part for leaf in leaves for part in (_FRAME.pack(len(leaf), zlib.crc32(leaf)), leaf)
-    )
-
-
-def _make(path: Path, data: bytes, temporary: Path) -> None:
-    """Put a segment with `data` and zeros behind it at `path`, whole or not at all."""
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        _write(file, data + bytes(max(SEGMENT_BYTES - len(data), 0)), 0)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    temporary.rename(path)
-
-
-def _write(file: int, data: bytes, offset: int) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(file, data[written:], offset + written)
-
-
-def _read_segment(path: Path) -> tuple[list[bytes], int, bool]:
-    """Return a segment's leaves, where they end, and whether only zeros follow."""
-    data = path.read_bytes()
-    leaves: list[bytes] = []
-    offset = 0
-    while offset + _FRAME.size <= len(data):
-        length, checksum = _FRAME.unpack_from(data, offset)
-        leaf = data[offset + _FRAME.size : offset + _FRAME.size + length]
-        if len(leaf) != length or not length or zlib.crc32(leaf) != checksum:
-            break
-        leaves.append(leaf)
-        offset += _FRAME.size + length
-    return leaves, offset, not data[offset:].strip(b"\0")

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.syncs import break_syncs, watch_syncs, without_the_kernel
 
 from audit import Log, LogUnavailable
-from audit.group_commit import PREPARED_MAX
+from audit.awake import Awake
+from audit.group_commit import FEW
+from audit.kernel_write import BYTES_MAX as KERNEL_BYTES_MAX
 from audit.merkle import Frontier, leaf_hash
 from audit.wal import WriteAheadLog
 
@@ -44,7 +46,7 @@ def happened(monkeypatch):
 
 
 async def test_answers_are_prepared_with_their_own_index(log, happened):
-    for together in (1, PREPARED_MAX, 1, PREPARED_MAX + 2, 2, 300):
+    for together in (1, FEW, 1, FEW + 2, 2, 300):
         size = log.size
         happened.clear()
         appended = [log.append(b"leaf %d" % (size + n), happened.append) for n in range(together)]
@@ -52,8 +54,8 @@ async def test_answers_are_prepared_with_their_own_index(log, happened):
         assert indices == list(range(size, size + together))
         prepared = [event for event in happened if event != "synced"]
         # After a lone record the first of many is written by itself.
-        assert prepared == (indices if together <= PREPARED_MAX else indices[: len(prepared)])
-        assert together <= PREPARED_MAX or len(prepared) <= 1
+        assert prepared == (indices if together <= FEW else indices[: len(prepared)])
+        assert together <= FEW or len(prepared) <= 1
     frontier = Frontier()
     frontier.extend(leaf_hash(b"leaf %d" % n) for n in range(log.size))
     assert log.checkpoint.root == frontier.root()
@@ -97,6 +99,27 @@ async def test_what_was_prepared_counts_for_nothing_if_the_sync_fails(log, monke
     assert prepared == [1]
     assert await log.append(b"kept", prepared.append) == 1
     assert log.entries(0, 9) == [b"leaf 0", b"kept"]
+
+
+@pytest.mark.parametrize("log", ["in the kernel"], indirect=True)
+async def test_the_loop_stays_awake_for_few_records_only(log, monkeypatch):
+    if log._commit._kernel is None:
+        pytest.skip("this system lets nobody have the kernel write by itself")
+    seen = []
+    for name in ("begin", "end"):
+        monkeypatch.setattr(Awake, name, lambda _, name=name: seen.append(name))
+    await log.append(b"one")
+    assert seen == ["begin", "end"]
+    # The first of many is written by itself.
+    await asyncio.gather(*(log.append(b"leaf %d" % n) for n in range(FEW + 2)))
+    assert seen == ["begin", "end", "begin", "end", "end"]
+
+
+async def test_leaves_that_are_too_long_for_the_kernel_are_written_too(log):
+    leaves = [b"%d" % n + b"x" * 65_000 for n in range(KERNEL_BYTES_MAX // 65_000 + 9)]
+    indices = await asyncio.gather(*map(log.append, leaves))
+    assert indices == list(range(1, len(leaves) + 1))
+    assert log._commit._kernel is None or await log.append(b"after") == len(leaves) + 1
 
 
 @pytest.fixture

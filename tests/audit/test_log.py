@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import threading
 from pathlib import Path
@@ -78,15 +79,21 @@ async def test_a_second_writer_is_refused(tmp_path):
     await (await open_log(tmp_path)).close()
 
 
-async def test_nothing_is_answered_while_the_disk_refuses_and_all_is_well_after(tmp_path, monkeypatch):
+@pytest.mark.parametrize("by", ["the kernel", "the loop"])
+async def test_nothing_is_answered_while_the_disk_refuses_and_all_is_well_after(
+    tmp_path, monkeypatch, by
+):
+    if by == "the loop":
+        without_the_kernel(monkeypatch)
     log = await open_log(tmp_path)
     await fill(log, 3)
     root = log.checkpoint.root
 
     def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as broken:
+        break_syncs(broken, errno.ENOSPC)
         broken.setattr(os, "pwrite", full)
         with pytest.raises(LogUnavailable, match="No space left"):
             await log.append(b"lost?")
@@ -198,7 +205,23 @@ async def test_an_empty_checkpoint_file_after_a_power_cut_is_made_again(tmp_path
     assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), [VERIFIER]).size == 300
 
 
+async def test_a_record_on_the_disk_whose_write_failed_all_the_same_never_counts(tmp_path, monkeypatch):
+    log = await open_log(tmp_path)
+    await log.append(b"first")
+    with monkeypatch.context() as broken:
+        break_syncs(broken)
+        for lost in (b"longer than what follows it, so that it would be seen", b"lost too"):
+            with pytest.raises(LogUnavailable):
+                await log.append(lost)
+    await log.append(b"second")
+    await log.close()
+    log = await open_log(tmp_path)
+    assert log.entries(0, 9) == [b"first", b"second"]
+    await log.close()
+
+
 async def test_half_a_record_left_by_a_failed_write_never_counts(tmp_path, monkeypatch):
+    without_the_kernel(monkeypatch)
     log = await open_log(tmp_path)
     await log.append(b"first")
 

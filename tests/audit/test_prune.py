@@ -17,7 +17,7 @@ from support.log_writers import KEY, ORIGIN, leaf
 
 from audit import Log, LogCorrupt, NoteVerifier, VerificationError, open_checkpoint, serve_log
 from audit import log as log_module
-from audit import wal as wal_module
+from audit import segment as segment_module
 from audit.errors import PruneRefused, RecordsPruned
 from audit.follow import LogFollower
 from audit.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -35,7 +35,7 @@ SIZE = 1320
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
-    monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 24 * 1024)
+    monkeypatch.setattr(segment_module, "SEGMENT_BYTES", 24 * 1024)
     monkeypatch.setattr(log_module, "PUBLISH_INTERVAL_S", 0.002)
 
 
@@ -55,7 +55,7 @@ def template(tmp_path_factory):
     """A closed log of 1,320 records, all of them still in its write-ahead log."""
     folder = tmp_path_factory.mktemp("template") / "log"
     patch = pytest.MonkeyPatch()
-    patch.setattr(wal_module, "SEGMENT_BYTES", 24 * 1024)
+    patch.setattr(segment_module, "SEGMENT_BYTES", 24 * 1024)
 
     async def write():
         await (await fill(folder)).close()

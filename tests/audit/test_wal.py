@@ -1,3 +1,4 @@
+import mmap
 import os
 import threading
 
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import LogCorrupt
+from audit import segment as segment_module
 from audit import wal as wal_module
 from audit.publish import Publisher
 from audit.wal import WriteAheadLog
@@ -15,7 +17,7 @@ LEAF = b"a leaf of some length " * 20
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
-    monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 16 * 1024)
+    monkeypatch.setattr(segment_module, "SEGMENT_BYTES", 16 * 1024)
 
 
 @pytest.fixture
@@ -107,6 +109,79 @@ def test_a_tail_torn_anywhere_leaves_the_whole_records_before_it(tmp_path_factor
     append(log, len(kept), 3)
     log.close()
     assert read(folder) == (0, leaves(0, len(kept) + 3))
+
+
+def write_blocks(blocks, part=1.0):
+    """Write the first `part` of `blocks`, as the kernel does; a disk writes whole ones."""
+    length = int(len(blocks.data) * part) // segment_module.BLOCK_BYTES * segment_module.BLOCK_BYTES
+    with mmap.mmap(-1, len(blocks.data)) as memory:
+        memory[:] = blocks.data
+        with memoryview(memory) as whole, whole[:length] as written:
+            assert os.pwritev(blocks.file, [written], blocks.offset) == length
+
+
+WAYS = st.sampled_from(["through the cache", "past it"])
+ENDS = st.sampled_from(["durable", "durable", "failed", "torn", "opened again"])
+SIZES = st.one_of(st.integers(1, 900), st.integers(3000, 9000))
+
+
+@given(st.lists(st.tuples(WAYS, ENDS, st.lists(SIZES, min_size=1, max_size=3)), max_size=12))
+def test_whichever_way_they_are_written_what_is_durable_is_read_and_nothing_else(
+    tmp_path_factory, appends
+):
+    folder = tmp_path_factory.mktemp("ways") / "wal"
+    log = WriteAheadLog(folder)
+    log.open()
+    durable = []
+    for number, (way, end, sizes) in enumerate(appends):
+        new = [b"%d " % number + b"x" * size for size in sizes]
+        blocks = log.blocks(new, len(durable)) if way == "past it" else None
+        if blocks is None:
+            log.begin(new, len(durable))
+        else:
+            write_blocks(blocks, 0.5 if end == "torn" else 1)
+        if end in ("durable", "opened again"):
+            log.finish() if blocks is None else log.finished()
+            durable += new
+        if end == "opened again":
+            log.close()
+            log = WriteAheadLog(folder)
+            assert log.open() == (0, durable)
+    log.cut()
+    log.close()
+    assert read(folder) == (0, durable)
+
+
+def test_a_leaf_whose_write_failed_never_comes_back_behind_one_that_fits_before_it(wal, tmp_path):
+    """The first block ends where its leaf does, so that nothing but the second would follow it."""
+    frame = len(segment_module.framed([b""]))
+    lost = wal.blocks([b"l" * (segment_module.BLOCK_BYTES - frame), b"lost too"], 0)
+    if lost is None:
+        pytest.skip("this file system has no writes past its cache")
+    write_blocks(lost)
+    kept = b"k" * (segment_module.BLOCK_BYTES - frame)
+    write_blocks(wal.blocks([kept], 0))
+    wal.finished()
+    assert read(tmp_path / "wal") == (0, [kept])
+
+
+def test_a_log_that_is_closed_leaves_nothing_open(tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    log = WriteAheadLog(tmp_path / "wal")
+    log.open()
+    append(log, 0, 60)
+    log.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_blocks_hold_what_is_durable_before_the_leaves_and_zeros_behind_them(wal):
+    append(wal, 0, 3)
+    blocks = wal.blocks([b"one more"], 3)
+    if blocks is None:
+        pytest.skip("this file system has no writes past its cache")
+    assert blocks.offset % segment_module.BLOCK_BYTES == 0
+    assert len(blocks.data) == segment_module.BLOCK_BYTES
+    assert blocks.data.rstrip(b"\0") == segment_module.framed([*leaves(0, 3), b"one more"])
 
 
 def test_damage_before_the_last_segment_is_not_taken_for_a_torn_tail(wal, tmp_path):

@@ -6,37 +6,40 @@ from collections.abc import Callable
 
 import pytest
 
-from audit.kernel_sync import KernelSync
-from audit.wal import WriteAheadLog
+from audit.kernel_write import KernelWrite
+from audit.segment import Segment
 
 
 def watch_syncs(monkeypatch: pytest.MonkeyPatch, synced: Callable[[], object]) -> None:
-    """Call `synced` after each sync of a write-ahead log that succeeded, whoever made it."""
-    finished = WriteAheadLog.finished
+    """Call `synced` each time that a write-ahead log made records durable, whoever did it."""
+    finished = Segment.finished
 
-    def watched(wal: WriteAheadLog) -> None:
-        finished(wal)
+    def watched(segment: Segment) -> None:
+        finished(segment)
         synced()
 
-    monkeypatch.setattr(WriteAheadLog, "finished", watched)
+    monkeypatch.setattr(Segment, "finished", watched)
 
 
 def without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have logs opened from here on sync by themselves, as where the kernel cannot."""
-    monkeypatch.setattr(KernelSync, "open", lambda _: None)
+    """Have logs opened from here on write by themselves, as where the kernel cannot."""
+    monkeypatch.setattr(KernelWrite, "open", lambda _: None)
 
 
-def break_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every sync of a write-ahead log fail, the kernel's too."""
+def break_syncs(monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> None:
+    """Make every write of a write-ahead log fail in its last step, the kernel's too.
+
+    What was written stands on the disk then, and must not count.
+    """
 
     def broken(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(number, os.strerror(number))
 
-    result = KernelSync._result
+    result = KernelWrite._result
 
-    def failed(sync: KernelSync) -> int:
-        result(sync)
-        return -errno.EIO
+    def failed(write: KernelWrite) -> int:
+        result(write)
+        return -number
 
     monkeypatch.setattr(os, "fdatasync", broken)
-    monkeypatch.setattr(KernelSync, "_result", failed)
+    monkeypatch.setattr(KernelWrite, "_result", failed)

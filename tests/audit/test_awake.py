@@ -1,0 +1,90 @@
+"""The loop is kept awake while a quick disk writes, and only then.
+
+Seen to fail: with a loop that looks on after the write, with one that looks for as long as it takes,
+with one that a slow disk keeps awake, and with two looks a turn.
+"""
+
+import asyncio
+
+import pytest
+
+from audit.awake import AWAKE_S, Awake
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def awake(clock):
+    return Awake(asyncio.get_running_loop(), clock)
+
+
+async def looks(awake, most=50):
+    """Let the loop turn; return how many turns it was kept awake for."""
+    for turn in range(most):
+        if not awake._looking:
+            return turn
+        await asyncio.sleep(0)
+    return most
+
+
+async def test_it_looks_until_the_write_has_ended_and_no_longer(awake):
+    awake.begin()
+    assert await looks(awake) == 50
+    awake.end()
+    assert await looks(awake) <= 1
+
+
+async def test_it_looks_once_a_turn_however_soon_writes_follow(awake, monkeypatch):
+    looked, look = [], Awake._look
+    monkeypatch.setattr(Awake, "_look", lambda self: (looked.append(self), look(self))[1])
+    for _ in range(5):
+        awake.begin()
+        awake.end()
+    awake.begin()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(looked) <= 11
+
+
+async def test_a_write_that_takes_long_is_slept_through(awake, clock):
+    awake.begin()
+    clock.now_s = AWAKE_S
+    assert await looks(awake) <= 1
+    awake.end()
+
+
+async def test_a_slow_disk_is_slept_through_from_the_start_and_a_quick_one_no_more(awake, clock):
+    for _ in range(40):
+        awake.begin()
+        clock.now_s += 4 * AWAKE_S
+        awake.end()
+        await looks(awake)
+    awake.begin()
+    assert await looks(awake) == 0
+    awake.end()
+    for _ in range(40):
+        awake.begin()
+        clock.now_s += AWAKE_S / 4
+        awake.end()
+    awake.begin()
+    assert await looks(awake) == 50
+    awake.end()
+
+
+async def test_an_end_without_a_beginning_is_nothing(awake, clock):
+    clock.now_s = 9.0
+    awake.end()
+    awake.begin()
+    assert await looks(awake) == 50
+    awake.end()
