@@ -15,6 +15,7 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 from support import GatewayProcess, call, make_site, publish_linear, records_of
+from support.models import publish_typed
 from support.work import until
 
 from bedside_client import DeviceState, Enrolment, SqliteData, Trust
@@ -63,14 +64,14 @@ class Registry:
 class Place:
     """A gateway, its registry, and one enrolled device with one patient."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, publish=publish_linear):
         self.registry = Registry()
         self.site = make_site(
             folder,
             coordinator=CoordinatorSettings(url=self.registry.url),
             gateway={"registry_poll_s": 0.1, "device_timeout_s": 5},
         )
-        self.release = publish_linear(self.site, folder)
+        self.release = publish(self.site, folder)
         self.gateway = GatewayProcess(self.site, folder)
         self.state = self.enrol(folder / "device")
         self.sign(1)
@@ -122,8 +123,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path):
-    place = Place(tmp_path)
+def place(request, tmp_path):
+    place = Place(tmp_path, getattr(request, "param", publish_linear))
     with place.gateway:
         yield place
     place.registry.server.shutdown()
@@ -161,6 +162,22 @@ async def test_the_device_answers_from_its_own_row(place):
     place.gateway.stop()
     record = records_of(place.site)[-1]
     assert (record.placement, record.model_digest) == ("device:phone", place.release.digest)
+
+
+@pytest.mark.parametrize("place", [publish_typed], indirect=True)
+async def test_a_model_on_a_device_takes_and_gives_what_its_release_says(place):
+    """Seen to fail when a device fed every model float32 and called every answer FP32."""
+    async with connected(place):
+        reply = await place.ask(body={"inputs": [{**ASK["inputs"][0], "datatype": "INT64"}]})
+    assert reply.status == 200
+    assert {
+        output["name"]: (output["datatype"], output["data"]) for output in reply.json["outputs"]
+    } == {
+        "same": ("INT64", [1, 2, 3]),
+        "fine": ("FP64", [1.0, 2.0, 3.0]),
+        "any": ("BOOL", [True, True, True]),
+        "text": ("BYTES", ["1", "2", "3"]),
+    }
 
 
 PAYLOAD = {"inputs": [{**ASK["inputs"][0], "data": [1.0, 2.0, 3.0]}]}

@@ -58,12 +58,53 @@ def publish_linear(
 ) -> Release:
     path = folder / f"{model}-{version}.onnx"
     linear_model(path)
+    return _publish(site, path, model, version, {"x": ("FP32", 3)}, {"y": ("FP32", 2)})
+
+
+def publish_typed(
+    site: Site, folder: Path, *, model: str = "breast-cancer", version: int = 1
+) -> Release:
+    """Publish a model that takes whole numbers, x [n, 3], and gives them back as four other types."""
+    path = folder / f"{model}-{version}.onnx"
+    outputs = {
+        "same": (TensorProto.INT64, "INT64"),
+        "fine": (TensorProto.DOUBLE, "FP64"),
+        "any": (TensorProto.BOOL, "BOOL"),
+        "text": (TensorProto.STRING, "BYTES"),
+    }
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], [name], to=kind) for name, (kind, _) in outputs.items()],
+        "typed",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["rows", 3])],
+        [helper.make_tensor_value_info(name, kind, ["rows", 3]) for name, (kind, _) in outputs.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 10
+    onnx.save(made, str(path))
+    given = {name: (datatype, 3) for name, (_, datatype) in outputs.items()}
+    return _publish(site, path, model, version, {"x": ("INT64", 3)}, given)
+
+
+def _publish(
+    site: Site,
+    path: Path,
+    model: str,
+    version: int,
+    inputs: dict[str, tuple[str, int]],
+    outputs: dict[str, tuple[str, int]],
+) -> Release:
+    def tensors(named: dict[str, tuple[str, int]]) -> list[ReleasedTensor]:
+        return [
+            ReleasedTensor(name=name, datatype=datatype, shape=(-1, columns))
+            for name, (datatype, columns) in named.items()
+        ]
+
     release = build_release(
         path,
         model=model,
         version=version,
-        inputs=[ReleasedTensor(name="x", datatype="FP32", shape=(-1, 3))],
-        outputs=[ReleasedTensor(name="y", datatype="FP32", shape=(-1, 2))],
+        inputs=tensors(inputs),
+        outputs=tensors(outputs),
         equivalence=ReleasedEquivalence(rows=8, max_abs_difference=0.0, tolerance=1e-5),
         checkpoint_sha256="0" * 64,
         threshold=0.5,

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from bedside_client.channel import (
     Answer,
     Channel,
@@ -20,7 +18,8 @@ from bedside_client.channel import (
     SubjectUnknown,
 )
 from bedside_client.data import DataProvider, SqliteData
-from bedside_client.errors import PackageRejected, Unavailable
+from bedside_client.datatypes import Array, datatype_of
+from bedside_client.errors import ModelFailed, PackageRejected, Unavailable
 from bedside_client.packages import PackageStore, fetch
 from bedside_client.runtime import LocalModel
 from bedside_client.state import DeviceState
@@ -80,15 +79,7 @@ class Agent:
         outputs = await asyncio.to_thread(model.run, feed, request.outputs)
         return Answer(
             package=package,
-            outputs=tuple(
-                OutputTensor(
-                    name=name,
-                    datatype="FP32",
-                    shape=value.shape,
-                    data=value.astype(np.float32).ravel().tolist(),
-                )
-                for name, value in outputs.items()
-            ),
+            outputs=tuple(_tensor(name, value) for name, value in outputs.items()),
         )
 
     async def _fetch(self, model: str) -> None:
@@ -132,6 +123,14 @@ async def run_agent(folder: Path, *, models: tuple[str, ...], federated: bool, e
             await working
         if supernode is not None:
             await _end(supernode)
+
+
+def _tensor(name: str, value: Array) -> OutputTensor:
+    try:
+        datatype = datatype_of(value)
+    except ValueError as error:
+        raise ModelFailed("the model gives values that no answer can hold") from error
+    return OutputTensor(name=name, datatype=datatype, shape=value.shape, data=value.ravel().tolist())
 
 
 async def _start_supernode(state: DeviceState) -> "asyncio.subprocess.Process":

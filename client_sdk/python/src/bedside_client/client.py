@@ -10,9 +10,9 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from bedside_client.datatypes import Array, datatype_of, dtype_of
 from bedside_client.enrolment import enroll
 from bedside_client.errors import ModelFailed, PackageRejected, Unavailable
 from bedside_client.http import parse, read
@@ -21,27 +21,10 @@ from bedside_client.packages import PackageStore, fetch
 from bedside_client.runtime import LocalModel
 from bedside_client.state import DeviceState
 
-Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 SELF = "device:self"
 TIMEOUT_S = 30.0
-
-_DATATYPES = {
-    "b": "BOOL",
-    "f2": "FP16",
-    "f4": "FP32",
-    "f8": "FP64",
-    "i1": "INT8",
-    "i2": "INT16",
-    "i4": "INT32",
-    "i8": "INT64",
-    "u1": "UINT8",
-    "u2": "UINT16",
-    "u4": "UINT32",
-    "u8": "UINT64",
-}
-_DTYPES = {name: np.dtype(code if code != "b" else "?") for code, name in _DATATYPES.items()}
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -318,18 +301,14 @@ class SyncClient:
 
 
 def _tensor(name: str, value: Array) -> dict[str, Any]:
-    dtype = value.dtype
-    code = dtype.kind if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
-    if code not in _DATATYPES:
-        raise ValueError(f"inputs of type {dtype} cannot be sent")
     return {
         "name": name,
         "shape": value.shape,
-        "datatype": _DATATYPES[code],
+        "datatype": datatype_of(value),
         "data": value.ravel().tolist(),
     }
 
 
 def _array(output: dict[str, Any]) -> Array:
-    dtype = _DTYPES.get(output["datatype"], np.dtype(object))
+    dtype = dtype_of(output["datatype"])
     return np.array(output["data"], dtype=dtype).reshape(output["shape"])
