@@ -83,7 +83,7 @@ def quantize(
     threads: Threads = 1,
 ) -> None:
     """Quantize a model to INT8, compare both, and write it if it loses little enough."""
-    from bedside.models.comparison import compare, open_session  # noqa: PLC0415 scipy takes a while
+    from bedside.models.comparison import compare, inputs_to_judge  # noqa: PLC0415 scipy takes a while
     from bedside.models.compression import check_target, compress  # noqa: PLC0415 likewise
     from bedside.models.quantization import Ranges, quantize  # noqa: PLC0415 likewise
     from bedside.models.rows import read_rows  # noqa: PLC0415 likewise
@@ -93,7 +93,7 @@ def quantize(
     if dynamic and (calibration is not None or ranges != Ranges.MINMAX):
         raise BedsideError("--dynamic takes no calibration: leave out --calibration and --method")
     check_target(output)
-    inputs = open_session(model).inputs
+    inputs = inputs_to_judge(model, judged)
     rows = read_rows(data, inputs, labels)
     digests = {"measured": rows.sha256}
     calibrating = None
@@ -168,7 +168,7 @@ def prune(
 ) -> None:
     """Prune a torch module, export and compare it, and write it if it loses little enough."""
     from bedside.models import pruning  # noqa: PLC0415 torch takes seconds to load
-    from bedside.models.comparison import compare, open_session  # noqa: PLC0415 likewise
+    from bedside.models.comparison import compare, inputs_to_judge  # noqa: PLC0415 likewise
     from bedside.models.compression import check_target, compress  # noqa: PLC0415 likewise
     from bedside.models.rows import read_rows  # noqa: PLC0415 likewise
 
@@ -188,7 +188,7 @@ def prune(
     with tempfile.TemporaryDirectory() as folder:
         original = Path(folder) / "original.onnx"
         pruning.export_examples(made, examples, original)
-        rows = read_rows(data, open_session(original).inputs, labels)
+        rows = read_rows(data, inputs_to_judge(original, judged), labels)
         report = compress(
             original,
             output,

@@ -15,7 +15,7 @@ from scipy import stats
 
 from bedside.errors import BedsideError
 from bedside.models.rows import Rows
-from inference_node import ExecutionFailed, ModelNotReady
+from inference_node import ExecutionFailed, ModelNotReady, TensorMetadata
 from inference_node.model_file import read_model
 from inference_node.runtime import CPU, Session
 
@@ -90,6 +90,17 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         raise ComparisonImpossible(f"{path.name} cannot be read") from error
 
 
+def inputs_to_judge(path: Path, output: str | None) -> tuple[TensorMetadata, ...]:
+    """Return what a model takes that can be judged by `output`, as `compare` takes it.
+
+    Raises:
+        ComparisonImpossible: with the reason, if a node would not serve it, or it cannot.
+    """
+    session = open_session(path)
+    _output_to_judge(session, output)
+    return session.inputs
+
+
 def compare(
     original: Path,
     candidate: Path,
@@ -109,12 +120,7 @@ def compare(
         ComparisonImpossible: if one cannot be run, or they give different things.
     """
     one, other = open_session(original, threads=threads), open_session(candidate, threads=threads)
-    floating = [value.name for value in one.outputs if value.datatype in _FLOATING]
-    name = output or next(iter(floating), None)
-    if name not in floating:
-        raise ComparisonImpossible(
-            f"the output to judge by must be one of floating point: {', '.join(floating) or 'none is'}"
-        )
+    name = _output_to_judge(one, output)
     if (one.inputs, one.outputs) != (other.inputs, other.outputs):
         raise ComparisonImpossible("the two models take or give different things")
     ours = _outputs(one, rows, name)
@@ -168,6 +174,16 @@ class _Judged(Struct, frozen=True, kw_only=True):
     mean_abs_difference: float
     loss: float
     loss_is: str
+
+
+def _output_to_judge(session: Session, output: str | None) -> str:
+    floating = [value.name for value in session.outputs if value.datatype in _FLOATING]
+    name = output or next(iter(floating), None)
+    if name not in floating:
+        raise ComparisonImpossible(
+            f"the output to judge by must be one of floating point: {', '.join(floating) or 'none is'}"
+        )
+    return name
 
 
 def _judged(

@@ -368,6 +368,17 @@ def test_numbers_past_the_models_type_are_infinite_without_a_warning(here, bedsi
     assert "rows not compared" in out
 
 
+@pytest.mark.parametrize("command", [quantize, prune])
+def test_an_output_that_cannot_be_judged_by_costs_no_work(here, bedside, monkeypatch, command):
+    worked = []
+    monkeypatch.setattr("bedside.models.quantization.quantize_static", worked.append)
+    monkeypatch.setattr(pruning, "prune", worked.append)
+    status, _, err = command(bedside, "rows.npz", "--judged", "z")
+    assert (status, worked) == (1, [])
+    # What the outputs of an exported module are called is torch's.
+    is_one_line(err, "the output to judge by must be one of floating point: ")
+
+
 def test_a_folder_is_not_a_model(here, bedside):
     (here / "models" / "digits").mkdir(parents=True)
     status, _, err = bedside("quantize", "models/digits", "q.onnx", "--data", "rows.npz")
