@@ -30,6 +30,7 @@ class WriteAheadLog:
         self._last: Segment | None = None
         # Whether a power cut leaves the segments that there are under their names.
         self._named = False
+        self._replaced: Path | None = None
         self._segments: list[tuple[int, Path]] = []
 
     def open(self, minimum: int = 0) -> tuple[int, list[bytes]]:
@@ -155,6 +156,7 @@ class WriteAheadLog:
             OSError: if that fails; `open` and a further call go on with it.
         """
         self.cut()
+        self._remove_replaced()
         while len(self._segments) > 1 and self._segments[1][0] <= first:
             self.release()
         start, path = self._segments[0]
@@ -167,10 +169,8 @@ class WriteAheadLog:
             self._go_on_in(Segment(temporary, len(kept)), temporary, target)
         else:
             temporary.rename(target)
-        self._segments[0], self._named = (first, target), False
-        self._name_it()
-        path.unlink()
-        sync_folder(self._folder)
+        self._segments[0], self._named, self._replaced = (first, target), False, path
+        self._remove_replaced()
 
     def close(self) -> None:
         """Close the segment."""
@@ -210,6 +210,14 @@ class WriteAheadLog:
         if not self._named:
             sync_folder(self._folder)
             self._named = True
+
+    def _remove_replaced(self) -> None:
+        """Remove the segment that was written again without its first leaves, if it is still there."""
+        if self._replaced is not None:
+            self._name_it()
+            self._replaced.unlink(missing_ok=True)
+            sync_folder(self._folder)
+            self._replaced = None
 
     def _make_spare(self) -> None:
         with self._making:

@@ -2,6 +2,7 @@ import contextlib
 import errno
 import mmap
 import os
+import shutil
 import threading
 
 import pytest
@@ -311,9 +312,12 @@ def test_what_is_durable_after_a_compaction_stopped_half_way_is_not_taken_for_re
         wal.blocks(leaves(8, 1), 8)
     monkeypatch.setattr(wal_module, "sync_folder", sync)
     append(wal, 8, 2)
-    log = WriteAheadLog(tmp_path / "wal")
+    shutil.copytree(tmp_path / "wal", tmp_path / "killed")
+    log = WriteAheadLog(tmp_path / "killed")
     assert log.open(5) == (5, leaves(5, 5))
     log.close()
+    wal.compact(5)
+    assert [path.name for path in (tmp_path / "wal").glob("*.wal")] == [f"{5:020}.wal"]
 
 
 def test_a_name_that_a_killed_process_gave_is_durable_before_anything_is_appended(
