@@ -1,6 +1,7 @@
 """Keeps the event loop awake while the disk writes, where going to sleep would take about as long."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -38,4 +39,7 @@ class Awake:
         # Every turn of the loop takes up what has come, and lets other threads have the interpreter.
         self._looking = self._began is not None and self._clock() - self._began < AWAKE_S
         if self._looking:
+            # A thread of the kernel's that has to flush the disk's cache, or another process, may wait
+            # for this very processor.
+            os.sched_yield()
             self._loop.call_soon(self._look)

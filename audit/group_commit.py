@@ -113,9 +113,7 @@ class GroupCommit:
                 if self._committing is not None:
                     await asyncio.wait([self._committing])
         finally:
-            if self._kernel is not None:
-                self._kernel.close()
-                self._kernel = None
+            self._without_kernel()
             # Only where whoever closes gave up.
             if self._held is not None:
                 self._held.cancel()

@@ -157,19 +157,18 @@ def read_segment(path: Path) -> tuple[list[bytes], int, bool]:
     return leaves, offset, not data[offset:].strip(b"\0")
 
 
-def make_segment(path: Path, data: bytes, temporary: Path) -> None:
-    """Put a segment with `data` and zeros behind it at `path`, whole or not at all.
+def make_segment(path: Path, data: bytes) -> None:
+    """Write a segment with `data` and zeros behind it to `path`; its name is not durable yet.
 
     Raises:
-        OSError: if that fails.
+        OSError: if that fails; a part of it may stand there then.
     """
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         _write(file, data + bytes(max(SEGMENT_BYTES - len(data), 0)), 0)
         os.fsync(file)
     finally:
         os.close(file)
-    temporary.rename(path)
 
 
 def _last_block(data: bytes) -> bytes:

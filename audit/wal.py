@@ -28,6 +28,9 @@ class WriteAheadLog:
         self._spare = folder / "spare"
         self._making = threading.Lock()
         self._last: Segment | None = None
+        # Whether a power cut leaves the segments that there are under their names.
+        self._named = False
+        self._replaced: Path | None = None
         self._segments: list[tuple[int, Path]] = []
 
     def open(self, minimum: int = 0) -> tuple[int, list[bytes]]:
@@ -57,15 +60,17 @@ class WriteAheadLog:
                 raise LogCorrupt(f"record {start + len(read)} of the write-ahead log is damaged")
             leaves += read
         self._segments = found
-        if not found:
-            self._add_segment(0)
-        else:
-            self._last = Segment(found[-1][1], valid_bytes, dirty=True)
-            try:
+        try:
+            if found:
+                self._last = Segment(found[-1][1], valid_bytes, dirty=True)
                 self.compact(minimum)
-            except OSError:
-                self.close()
-                raise
+            else:
+                self._add_segment(0)
+            # A process that was killed may have given one its name, and no more.
+            self._name_it()
+        except OSError:
+            self.close()
+            raise
         gone = max(minimum - first, 0)
         return first + gone, leaves[gone:]
 
@@ -151,21 +156,21 @@ class WriteAheadLog:
             OSError: if that fails; `open` and a further call go on with it.
         """
         self.cut()
+        self._remove_replaced()
         while len(self._segments) > 1 and self._segments[1][0] <= first:
             self.release()
         start, path = self._segments[0]
         if start >= first:
             return
         kept = framed(read_segment(path)[0][first - start :])
-        target = self._folder / f"{first:020}.wal"
-        make_segment(target, kept, self._folder / _COMPACTED)
-        sync_folder(self._folder)
-        self._segments[0] = (first, target)
+        target, temporary = self._folder / f"{first:020}.wal", self._folder / _COMPACTED
+        make_segment(temporary, kept)
         if len(self._segments) == 1:
-            self._open_segment().close()
-            self._last = Segment(target, len(kept))
-        path.unlink()
-        sync_folder(self._folder)
+            self._go_on_in(Segment(temporary, len(kept)), temporary, target)
+        else:
+            temporary.rename(target)
+        self._segments[0], self._named, self._replaced = (first, target), False, path
+        self._remove_replaced()
 
     def close(self) -> None:
         """Close the segment."""
@@ -179,26 +184,47 @@ class WriteAheadLog:
             # A failed append leaves nothing in a segment that another one follows.
             self.cut()
             self._add_segment(next_index)
+        self._name_it()
         return self._open_segment()
 
     def _add_segment(self, first: int) -> None:
         path = self._folder / f"{first:020}.wal"
         self._make_spare()
-        self._spare.rename(path)
-        segment = Segment(path)
+        self._go_on_in(Segment(self._spare), self._spare, path)
+        self._segments.append((first, path))
+
+    def _go_on_in(self, segment: Segment, path: Path, named: Path) -> None:
+        """Append to `segment` from here on, which is renamed from `path` to `named`."""
         try:
-            sync_folder(self._folder)
+            path.rename(named)
         except OSError:
             segment.close()
             raise
-        self.close()
-        self._last = segment
-        self._segments.append((first, path))
+        # Once it has its name, what is appended to the one before may be taken for replaced.
+        before, self._last, self._named = self._last, segment, False
+        if before is not None:
+            before.close()
+
+    def _name_it(self) -> None:
+        """Make the segments' names durable, if they are not: a record without one would be lost."""
+        if not self._named:
+            sync_folder(self._folder)
+            self._named = True
+
+    def _remove_replaced(self) -> None:
+        """Remove the segment that was written again without its first leaves, if it is still there."""
+        if self._replaced is not None:
+            self._name_it()
+            self._replaced.unlink(missing_ok=True)
+            sync_folder(self._folder)
+            self._replaced = None
 
     def _make_spare(self) -> None:
         with self._making:
             if not self._spare.exists():
-                make_segment(self._spare, b"", self._spare.with_suffix(".tmp"))
+                temporary = self._spare.with_suffix(".tmp")
+                make_segment(temporary, b"")
+                temporary.rename(self._spare)
 
     def _open_segment(self) -> Segment:
         if self._last is None:

@@ -5,6 +5,7 @@ preparation raises let through, with preparing for those who left, and with a fa
 """
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from audit import Log, LogUnavailable
 from audit.awake import Awake
 from audit.group_commit import FEW
 from audit.kernel_write import BYTES_MAX as KERNEL_BYTES_MAX
+from audit.kernel_write import KernelWrite
 from audit.merkle import Frontier, leaf_hash
 from audit.wal import WriteAheadLog
 
@@ -167,6 +169,29 @@ async def test_nobody_is_left_waiting_by_who_gives_up_closing(log, stalled):
         await second
     stalled.set()
     assert await first == 1
+
+
+@pytest.mark.parametrize("log", ["in the kernel"], indirect=True)
+async def test_who_gives_up_closing_lets_go_once_of_a_kernel_that_cannot_write(log, monkeypatch):
+    """Whoever opens something meanwhile gets the descriptor's number, and would have it closed."""
+    kernel = log._commit._kernel
+    if kernel is None:
+        pytest.skip("this system lets nobody have the kernel write by itself")
+    result, close, closed = KernelWrite._result, os.close, []
+    monkeypatch.setattr(KernelWrite, "_result", lambda self: (result(self), -errno.EINVAL)[1])
+    monkeypatch.setattr(os, "close", lambda number: (closed.append(number), close(number)))
+    # A disk that does not answer before the log is closed.
+    log._commit._loop.remove_reader(kernel._eventfd)
+    appended = log.append(b"leaf 1")
+    closing = asyncio.ensure_future(log._commit.close())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert closed.count(kernel._eventfd) == 1
+    assert await appended == 1
 
 
 @pytest.mark.parametrize("log", ["in the kernel"], indirect=True)

@@ -1,14 +1,15 @@
 """The kernel writes and says so; where it cannot, or is not let, the log writes by itself.
 
 Seen to fail: with an error passed over, with a short write passed over, with a close that waits for
-nothing, with a descriptor left open, with a kernel asked again that could not, and with one kept that
-keeps the loop waiting.
+nothing, with a descriptor left open, with a kernel asked again that could not, with one kept that keeps
+the loop waiting, and with one given up because a thread had the interpreter's lock.
 """
 
 import asyncio
 import errno
 import mmap
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -135,13 +136,56 @@ async def test_a_close_waits_for_what_was_begun_and_leaves_nothing_open(told, fi
 
 
 @pytest.mark.parametrize(
-    "numbers", [{}, dict.fromkeys(("x86_64", "aarch64"), dict.fromkeys(("setup", "destroy"), 9999))]
+    "numbers",
+    [
+        {},
+        dict.fromkeys(("x86_64", "aarch64"), dict.fromkeys(("setup", "destroy"), 9999)),
+        # As where a sandbox lets writes be begun, and nobody hear of their end.
+        {machine: calls | {"getevents": 9999} for machine, calls in kernel_write._NUMBERS.items()},
+    ],
+    ids=["another machine", "another system", "a sandbox"],
 )
 async def test_a_system_that_has_no_such_thing_leaves_nothing_open(monkeypatch, numbers):
     monkeypatch.setattr(kernel_write, "_NUMBERS", numbers)
     before = set(os.listdir("/proc/self/fd"))
     assert KernelWrite.open(print) is None
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_system_without_memory_to_spare_leaves_nothing_open(monkeypatch):
+    def refusing(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refusing)
+    before = set(os.listdir("/proc/self/fd"))
+    assert KernelWrite.open(print) is None
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_thread_that_computes_costs_nobody_the_kernel(tmp_path, monkeypatch):
+    """It takes the interpreter's lock whenever it is let go of, and keeps it for milliseconds."""
+    for bound in ("INLINE_BELOW_S", "STALLED_S"):
+        monkeypatch.setattr(f"audit.disk_pace.{bound}", float("inf"))
+    log = await open_log(tmp_path)
+    await log.append(b"leaf 0")
+    kernel, ended = log._commit._kernel, threading.Event()
+    if kernel is None:
+        pytest.skip("this system lets nobody have the kernel write by itself")
+
+    def compute():
+        while not ended.is_set():
+            sum(range(1000))
+
+    computing = threading.Thread(target=compute)
+    computing.start()
+    try:
+        for n in range(50):
+            await log.append(b"leaf %d" % (n + 1))
+    finally:
+        ended.set()
+        computing.join()
+    assert log._commit._kernel is kernel
+    await log.close()
 
 
 async def test_a_log_whose_kernel_cannot_after_all_writes_by_itself(tmp_path, monkeypatch):

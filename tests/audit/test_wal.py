@@ -1,5 +1,8 @@
+import contextlib
+import errno
 import mmap
 import os
+import shutil
 import threading
 
 import pytest
@@ -246,3 +249,102 @@ def test_the_tiles_of_all_needed_records_are_durable_before_a_segment_goes(tmp_p
     assert {str(tmp_path / path) for path in bundles[:4]} <= set(synced)
     assert str(tmp_path / "tile/entries") in synced
     assert str(tmp_path) in synced
+
+
+@contextlib.contextmanager
+def one_open_segment_at_most(monkeypatch):
+    """Let a segment be opened as long as no other one is."""
+    opened, init, close = [], segment_module.Segment.__init__, segment_module.Segment.close
+
+    def counted(segment, *arguments, **options):
+        if opened:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        init(segment, *arguments, **options)
+        opened.append(segment)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segment_module.Segment, "__init__", counted)
+        patched.setattr(
+            segment_module.Segment, "close", lambda self: (opened.remove(self), close(self))
+        )
+        yield
+
+
+def test_a_compaction_for_which_descriptors_lack_leaves_the_log_as_it_was(tmp_path, monkeypatch):
+    folder = tmp_path / "wal"
+    log = WriteAheadLog(folder)
+    log.open()
+    append(log, 0, 8)
+    log.close()
+    before = set(os.listdir("/proc/self/fd"))
+    with one_open_segment_at_most(monkeypatch):
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            WriteAheadLog(folder).open(5)
+        assert set(os.listdir("/proc/self/fd")) == before
+        log = WriteAheadLog(folder)
+        log.open()
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            log.compact(5)
+        append(log, 8, 2)
+        log.close()
+    log = WriteAheadLog(folder)
+    assert log.open(5) == (5, leaves(5, 5))
+    log.close()
+
+
+def test_what_is_durable_after_a_compaction_stopped_half_way_is_not_taken_for_replaced(
+    wal, tmp_path, monkeypatch
+):
+    """Killed before it goes on, the log opens with the minimum index, which was durable before."""
+    append(wal, 0, 8)
+    sync = wal_module.sync_folder
+
+    def broken(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(wal_module, "sync_folder", broken)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        wal.compact(5)
+    # Were the new segment's name lost, so would be what stands in it alone.
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        append(wal, 8, 1)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        wal.blocks(leaves(8, 1), 8)
+    monkeypatch.setattr(wal_module, "sync_folder", sync)
+    append(wal, 8, 2)
+    shutil.copytree(tmp_path / "wal", tmp_path / "killed")
+    log = WriteAheadLog(tmp_path / "killed")
+    assert log.open(5) == (5, leaves(5, 5))
+    log.close()
+    wal.compact(5)
+    assert [path.name for path in (tmp_path / "wal").glob("*.wal")] == [f"{5:020}.wal"]
+
+
+def test_a_name_that_a_killed_process_gave_is_durable_before_anything_is_appended(
+    wal, tmp_path, monkeypatch
+):
+    append(wal, 0, 1)
+    synced, sync = [], wal_module.sync_folder
+    monkeypatch.setattr(wal_module, "sync_folder", lambda folder: (synced.append(folder), sync(folder)))
+    read(tmp_path / "wal")
+    assert tmp_path / "wal" in synced
+
+
+def test_whoever_prepares_finds_an_open_segment_at_any_instant(tmp_path):
+    """As a thread does that prepares the next segment while another one begins it."""
+
+    class Watched(WriteAheadLog):
+        beginning = False
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "_last" and self.beginning:
+                self.prepare()
+
+    log = Watched(tmp_path / "wal")
+    log.open()
+    log.beginning = True
+    append(log, 0, 80)
+    log.beginning = False
+    log.close()
+    assert len(list((tmp_path / "wal").glob("*.wal"))) > 1
