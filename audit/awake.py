@@ -9,6 +9,11 @@ from typing import Final
 # A disk that takes longer than this is worth the sleep.
 AWAKE_S: Final = 300e-6
 
+# A thread of the kernel's runs for a few microseconds. Whoever takes longer has something to compute,
+# and a loop that waits for its turn again hears later than one that is woken up.
+YIELDED_S: Final = 200e-6
+ASLEEP_S: Final = 1.0
+
 
 class Awake:
     """Has one event loop look again and again while a write is under way, but not for long."""
@@ -20,11 +25,13 @@ class Awake:
         self._began: float | None = None
         self._looking = False
         self._mean_s = 0.0
+        self._asleep_until = 0.0
 
     def begin(self) -> None:
         """Take note that a write has begun, beside which the loop has little to do."""
         self._began = self._clock()
-        if self._mean_s < AWAKE_S and not self._looking:
+        quick = self._mean_s < AWAKE_S and self._began >= self._asleep_until
+        if quick and not self._looking:
             self._looking = True
             self._loop.call_soon(self._look)
 
@@ -37,9 +44,13 @@ class Awake:
 
     def _look(self) -> None:
         # Every turn of the loop takes up what has come, and lets other threads have the interpreter.
-        self._looking = self._began is not None and self._clock() - self._began < AWAKE_S
-        if self._looking:
-            # A thread of the kernel's that has to flush the disk's cache, or another process, may wait
-            # for this very processor.
-            os.sched_yield()
+        now = self._clock()
+        self._looking = self._began is not None and now - self._began < AWAKE_S
+        if not self._looking:
+            return
+        # A thread of the kernel's that has to flush the disk's cache may wait for this very processor.
+        os.sched_yield()
+        if self._clock() - now < YIELDED_S:
             self._loop.call_soon(self._look)
+        else:
+            self._looking, self._asleep_until = False, now + ASLEEP_S

@@ -1,7 +1,8 @@
 """The loop is kept awake while a quick disk writes, and only then.
 
 Seen to fail: with a loop that looks on after the write, with one that looks for as long as it takes,
-with one that a slow disk keeps awake, with two looks a turn, and with one that keeps the processor.
+with one that a slow disk keeps awake, with two looks a turn, with one that keeps the processor, and
+with one that goes on giving it to whoever computes.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 
 import pytest
 
-from audit.awake import AWAKE_S, Awake
+from audit.awake import ASLEEP_S, AWAKE_S, YIELDED_S, Awake
 
 
 class Clock:
@@ -68,6 +69,29 @@ async def test_each_look_lets_others_have_the_processor_first(awake, monkeypatch
     awake.end()
     await looks(awake)
     assert len(yielded) in (49, 50)
+
+
+async def test_where_others_compute_on_the_processor_the_loop_sleeps_for_a_while(
+    awake, clock, monkeypatch
+):
+    """It would hear of its write later than one that is woken up: a turn takes milliseconds."""
+
+    def taken():
+        clock.now_s += YIELDED_S
+
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "sched_yield", taken)
+        awake.begin()
+        assert await looks(awake) == 1
+        awake.end()
+    clock.now_s += 0.99 * ASLEEP_S - YIELDED_S
+    awake.begin()
+    assert await looks(awake) == 0
+    awake.end()
+    clock.now_s += 0.02 * ASLEEP_S
+    awake.begin()
+    assert await looks(awake) == 50
+    awake.end()
 
 
 async def test_a_write_that_takes_long_is_slept_through(awake, clock):
