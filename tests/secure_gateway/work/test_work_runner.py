@@ -1,6 +1,8 @@
 """What runs queued work: how often, what of it is recorded and kept, and when nothing can be written.
 
-Seen to fail: with the record made after `hand_over` a log that cannot be written loses the result.
+Seen to fail: with the record made after `hand_over` a log that cannot be written loses the result; with
+the dispatcher cancelled by `close`, work that it was taking counted as run, and ended if that was its
+only attempt.
 """
 
 import asyncio
@@ -385,6 +387,29 @@ async def test_closing_queues_again_what_does_not_end(reopen, log, monkeypatch):
     await running.close()
     found = await (await reopen()).find(work.id, ADAMS.id)
     assert (found.state, found.attempts) == (WorkState.QUEUED, 0)
+
+
+async def test_a_stop_while_work_is_taken_leaves_it_queued(reopen, log, monkeypatch):
+    store, pipeline = await reopen(attempts_max=1), Pipeline()
+    take, taken, go = store.take, asyncio.Event(), asyncio.Event()
+
+    async def held():
+        work = await take()
+        taken.set()
+        await go.wait()
+        return work
+
+    monkeypatch.setattr(store, "take", held)
+    work = await add(store)
+    running = runner(store, log, pipeline)
+    await taken.wait()
+    closing = asyncio.create_task(running.close())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    found = await (await reopen(attempts_max=1)).find(work.id, ADAMS.id)
+    assert (found.state, found.attempts) == (WorkState.QUEUED, 0)
+    assert not pipeline.calls
 
 
 class Authenticator:
