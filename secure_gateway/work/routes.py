@@ -10,12 +10,12 @@ Another principal's work is as unknown as work that never was.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -25,7 +25,7 @@ from audit import LogUnavailable
 from audit.records import Action, Outcome, Problem, RequestRecord
 from inference_node import decode_request
 from policies import ApiAction, Engine, Principal
-from secure_gateway import respond
+from secure_gateway import encodings, respond
 from secure_gateway.asgi import ClientGone, Receive, Scope, Send, length_of, read_body, send_response
 from secure_gateway.authenticate import Authenticator
 from secure_gateway.claims import NO_CLAIMS, claims_of, refuse_repeated
@@ -37,7 +37,7 @@ from secure_gateway.pipeline import Pipeline
 from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken
 from secure_gateway.work.content import Result, Submission
-from secure_gateway.work.errors import WorkFull, WorkStoreError
+from secure_gateway.work.errors import WorkFull, WorkStoreError, unavailable
 from secure_gateway.work.review import JSON, Review, WorkReviews
 from secure_gateway.work.runner import WorkRunner
 from secure_gateway.work.settings import WorkSettings
@@ -45,6 +45,7 @@ from secure_gateway.work.store import WorkStore
 from secure_gateway.work.tables import Work, WorkState
 
 LIFETIME: Final = b"bedside-work-lifetime"
+ENCODING: Final = b"content-encoding"
 HEADER_LENGTH: Final = b"inference-header-content-length"
 POLL_AFTER_S: Final = 1
 LIFETIME_DIGITS: Final = 12
@@ -55,6 +56,7 @@ _WAITS: Final = {WorkState.IN_REVIEW: "It waits for the review of a second perso
 _GONE: Final = {WorkState.REFUSED: "It was refused before it was fetched; nothing of it is kept."}
 
 Headers = Mapping[bytes, bytes]
+T = TypeVar("T")
 
 
 class Look(Enum):
@@ -159,8 +161,10 @@ class WorkApi:
                 return await self._fetch(principal, call, work)
         except Refusal as refusal:
             return await self._refused(principal, call, refusal)
-        except (SealBroken, WorkStoreError):
-            unusable = Refusal(Problem.INTERNAL, "What is kept of the work cannot be used now.")
+        except WorkStoreError:
+            return await self._refused(principal, call, unavailable())
+        except SealBroken:
+            unusable = Refusal(Problem.INTERNAL, "What is kept of the work does not open.")
             return await self._refused(principal, call, unusable)
 
     async def _submit(
@@ -173,7 +177,10 @@ class WorkApi:
             if sum(name == LIFETIME for name, _ in raw) > 1:
                 raise Refusal(Problem.FACTS_INVALID, "Bedside-Work-Lifetime was sent twice.")
         lifetime_s = self._lifetime_s(headers.get(LIFETIME))
+        self._pipeline.expect(principal, call)
         body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
+        if ENCODING in headers:
+            body = await encodings.plain(body, headers[ENCODING], self._body_limit_bytes)
         submission = Submission(
             principal=principal,
             claims=call.claims,
@@ -205,7 +212,7 @@ class WorkApi:
 
     async def _fetch(self, principal: Principal, call: Call, work: Work) -> respond.Http:
         if work.state is WorkState.FAILED:
-            failure = await self._store.failure(work)
+            failure = await self._opened(work, self._store.failure)
             raise Refusal(
                 failure.problem,
                 failure.detail,
@@ -216,17 +223,28 @@ class WorkApi:
             raise _not_done(_WAITS.get(work.state, "It has not run yet; ask again later."))
         if work.state is not WorkState.DONE:
             raise _gone(work.state)
-        result = await self._store.result(work)
+        result = await self._opened(work, self._store.result)
         run = result.record
         withdrawn = await self._reconsider(run.subject, result.facts, result.candidates, run.placement)
         if withdrawn is not None:
+            refused = await self._refused(principal, call, withdrawn)
             await self._store.refuse(work)
-            raise withdrawn
+            return refused
         record = await self._recorder.append(_fetched(run, principal, call, work))
         # Deleted before it is sent: whatever happens from here on, it is not sent again.
         if not await self._store.hand_over(work):
             raise _gone(WorkState.EXPIRED)
         return 200, _result_headers(result, record), result.body
+
+    async def _opened(self, work: Work, read: Callable[[Work], Awaitable[T]]) -> T:
+        try:
+            return await read(work)
+        except SealBroken:
+            now = await self._store.find(work.id, work.principal)
+            if now is not None and now.state is work.state:
+                raise
+            # Its time was over in between.
+            raise _gone(WorkState.EXPIRED) from None
 
     async def _cancel(self, principal: Principal, call: Call, work: Work) -> respond.Http:
         if work.state in (WorkState.FETCHED, WorkState.EXPIRED, WorkState.REFUSED):
@@ -248,9 +266,9 @@ class WorkApi:
 
     @contextmanager
     def _alone(self, identifier: UUID) -> Iterator[None]:
-        """Let one caller at a time fetch or cancel a piece of work."""
+        """Let one caller at a time fetch, cancel or judge a piece of work."""
         if identifier in self._busy:
-            raise _not_done("It is being fetched or cancelled right now.")
+            raise _not_done("It is being fetched, cancelled or judged right now.")
         self._busy.add(identifier)
         try:
             yield
@@ -321,7 +339,8 @@ def _gone(state: WorkState) -> Refusal:
 def _no_route(target: _Target) -> Refusal:
     if not target.actions:
         return Refusal(Problem.NOT_FOUND, "Work is under /v1/models/<model>/work and /v1/work/<id>.")
-    return Refusal(Problem.METHOD_NOT_ALLOWED, f"Use {' or '.join(target.actions)} here.")
+    allow = tuple(target.actions)
+    return Refusal(Problem.METHOD_NOT_ALLOWED, f"Use {' or '.join(allow)} here.", allow=allow)
 
 
 def _document(work: Work) -> dict[str, Any]:
