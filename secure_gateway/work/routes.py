@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from audit import LogUnavailable
-from audit.records import Action, Outcome, Problem, RequestRecord
+from audit.records import Action, Problem
 from inference_node import decode_request
 from policies import ApiAction, Engine, Principal
 from secure_gateway import encodings, respond
@@ -38,6 +38,7 @@ from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken
 from secure_gateway.work.content import Result, Submission
 from secure_gateway.work.errors import WorkFull, WorkStoreError, unavailable
+from secure_gateway.work.records import cancelled, fetched
 from secure_gateway.work.review import JSON, Review, WorkReviews
 from secure_gateway.work.runner import WorkRunner
 from secure_gateway.work.settings import WorkSettings
@@ -153,6 +154,8 @@ class WorkApi:
             if action is Look.STATE:
                 # Where one's own work stands moves nobody's data, so it is not recorded.
                 return 200, _status_headers(work), msgspec.json.encode(_document(work))
+            if action is Action.FETCH:
+                _refuse_unfinished(work)
             with self._alone(work.id):
                 # Whoever was at it before may have ended it.
                 work = await self._find(principal, work.id, may)
@@ -219,8 +222,7 @@ class WorkApi:
                 policies=failure.policies,
                 citations=failure.citations,
             )
-        if work.state in _UNFINISHED:
-            raise _not_done(_WAITS.get(work.state, "It has not run yet; ask again later."))
+        _refuse_unfinished(work)
         if work.state is not WorkState.DONE:
             raise _gone(work.state)
         result = await self._opened(work, self._store.result)
@@ -230,7 +232,7 @@ class WorkApi:
             refused = await self._refused(principal, call, withdrawn)
             await self._store.refuse(work)
             return refused
-        record = await self._recorder.append(_fetched(run, principal, call, work))
+        record = await self._recorder.append(fetched(run, principal, call, work.id))
         # Deleted before it is sent: whatever happens from here on, it is not sent again.
         if not await self._store.hand_over(work):
             raise _gone(WorkState.EXPIRED)
@@ -249,12 +251,12 @@ class WorkApi:
     async def _cancel(self, principal: Principal, call: Call, work: Work) -> respond.Http:
         if work.state in (WorkState.FETCHED, WorkState.EXPIRED, WorkState.REFUSED):
             raise _gone(work.state)
-        record = await self._recorder.append(_record(principal, call, work))
+        record = await self._recorder.append(cancelled(principal, call, work.id))
         if not await self._store.cancel(work) and work.state is not WorkState.CANCELLED:
             raise _gone(WorkState.EXPIRED)
-        cancelled = structs.replace(work, state=WorkState.CANCELLED)
+        ended = structs.replace(work, state=WorkState.CANCELLED)
         headers = [*JSON, (b"bedside-record", record.encode())]
-        return 200, headers, msgspec.json.encode(_document(cancelled) | {"record": record})
+        return 200, headers, msgspec.json.encode(_document(ended) | {"record": record})
 
     async def _find(self, principal: Principal, identifier: UUID | None, action: ApiAction) -> Work:
         """Return work that policy lets the caller at; it is not said whether there is other work."""
@@ -327,6 +329,11 @@ def _identifier(text: str) -> UUID | None:
         return None
 
 
+def _refuse_unfinished(work: Work) -> None:
+    if work.state in _UNFINISHED:
+        raise _not_done(_WAITS.get(work.state, "It has not run yet; ask again later."))
+
+
 def _not_done(detail: str) -> Refusal:
     return Refusal(Problem.WORK_NOT_DONE, detail, retry_after_s=POLL_AFTER_S)
 
@@ -368,29 +375,3 @@ def _status_headers(work: Work) -> list[tuple[bytes, bytes]]:
 def _result_headers(result: Result, record: str) -> list[tuple[bytes, bytes]]:
     kept = [(name, value) for name, value in result.headers if name != b"bedside-record"]
     return [*kept, (b"cache-control", b"no-store"), (b"bedside-record", record.encode())]
-
-
-def _record(principal: Principal, call: Call, work: Work) -> RequestRecord:
-    return RequestRecord(
-        time=datetime.now(UTC),
-        id=work.id,
-        action=call.action,
-        outcome=Outcome.SERVED,
-        status=200,
-        principal=principal.id,
-        roles=tuple(sorted(principal.roles)),
-        duration_us=(time.monotonic_ns() - call.started_ns) // 1000,
-    )
-
-
-def _fetched(run: RequestRecord, principal: Principal, call: Call, work: Work) -> RequestRecord:
-    """Return the record of a fetch: whose data went to whom, as the run's record has it."""
-    return structs.replace(
-        run,
-        time=datetime.now(UTC),
-        id=work.id,
-        action=call.action,
-        principal=principal.id,
-        roles=tuple(sorted(principal.roles)),
-        duration_us=(time.monotonic_ns() - call.started_ns) // 1000,
-    )

@@ -2,7 +2,8 @@
 
 Seen to fail: with `hand_over` left out of `WorkApi._fetch` the result is delivered twice; without the
 principal in `WorkStore.find` others see it; without `plain` in `WorkApi._submit` a compressed body was
-malformed, and a 405 named no methods in `Allow`.
+malformed, and a 405 named no methods in `Allow`; with the run's own record replaced in no more than its
+principal and roles that of a fetch named the kind, site and organisation of whoever submitted.
 """
 
 import gzip
@@ -18,7 +19,7 @@ from support.sites import ROW
 from support.work import cancel, fetch, look, submit, until, work_url
 
 from audit.records import Action, Outcome
-from policies import Role
+from policies import Belonging, CallerKind, Role
 
 LIMIT = 8192
 
@@ -75,6 +76,26 @@ def test_its_whole_life_and_what_the_log_says_of_it(tmp_path):
     assert submitted.headers["bedside-record"].endswith("#1")
     assert result.headers["bedside-record"].endswith("#3")
     assert result.json["parameters"]["bedside_record"].endswith("#2")
+
+
+def test_the_log_says_of_a_fetch_and_a_cancel_whose_token_it_was(tmp_path):
+    def token(kind, organisation):
+        said = Belonging(kind=kind, site="ward", organisation=organisation)
+        return gateway.site.token_issuer().issue("dr.adams", [Role.CLINICIAN], lifetime_s=60, said=said)
+
+    with own_gateway(tmp_path) as gateway:
+        path = f"{gateway.url}{WORK}"
+        for method, part in (("GET", "/result"), ("DELETE", "")):
+            submitted = call("POST", path, token=token(CallerKind.USER, "org-a"), body=ROW)
+            url = work_url(gateway, submitted)
+            until(gateway, url, "done")
+            ended = call(method, f"{url}{part}", token=token(CallerKind.APP, "org-b"))
+            assert ended.status == 200
+    *_, fetched, _, _, cancelled = [r for r in records_of(gateway.site) if r.status in (200, 202)]
+    assert (fetched.action, cancelled.action) == (Action.FETCH, Action.CANCEL)
+    for record in (fetched, cancelled):
+        said = (record.caller_kind, record.caller_site, record.caller_organisation)
+        assert said == (CallerKind.APP, "ward", "org-b")
 
 
 def test_the_binary_extension_both_ways_and_a_version(gateway):

@@ -2,8 +2,11 @@
 
 Seen to fail: with the record made after `hand_over` a log that cannot be written loses the result; with
 `refuse` before the record it erased one without a trace; without the second look of `_opened` a result
-that expired between two steps was said not to open (500).
+that expired between two steps was said not to open (500); with `_alone` entered to fetch what has not
+run a cancel at that moment was refused.
 """
+
+import asyncio
 
 import pytest
 from support.stored_work import ADAMS, add, result
@@ -107,3 +110,28 @@ async def test_what_expires_as_it_is_opened_is_gone_and_no_failure(
 
     monkeypatch.setattr(store, step, late)
     assert await asked(served, "GET", f"/v1/work/{work.id}/result") == 410
+
+
+async def test_asking_for_the_result_of_what_has_not_run_keeps_nobody_from_cancelling_it(
+    store, log, monkeypatch
+):
+    work, served = await add(store), api(store, log)
+    find, looks, again, go = store.find, [], asyncio.Event(), asyncio.Event()
+
+    async def held(*arguments):
+        if asyncio.current_task().get_name() == "fetch":
+            looks.append(None)
+            if len(looks) > 1:
+                again.set()
+                await go.wait()
+        return await find(*arguments)
+
+    monkeypatch.setattr(store, "find", held)
+    asking = asked(served, "GET", f"/v1/work/{work.id}/result")
+    fetching = asyncio.create_task(asking, name="fetch")
+    looking = asyncio.create_task(again.wait())
+    await asyncio.wait({fetching, looking}, return_when=asyncio.FIRST_COMPLETED)
+    looking.cancel()
+    assert await asked(served, "DELETE", f"/v1/work/{work.id}") == 200
+    go.set()
+    assert await fetching == 409
