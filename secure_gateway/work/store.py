@@ -288,11 +288,11 @@ class WorkStore:
             )
 
     async def hand_over(self, work: Work) -> bool:
-        """Delete the result because it is about to be sent; False if it is not there any more.
+        """Delete the result because it is about to be sent; False if it was not there any more.
 
-        What expired while that was recorded is not sent either.
+        Who asked before it expired is given it: the record that says so is there already.
         """
-        return await self._end(work, WorkState.FETCHED, (WorkState.DONE,), after_ms=self._now_ms())
+        return await self._end(work, WorkState.FETCHED, (WorkState.DONE,))
 
     @whole
     async def release(self, work: Work) -> bool:
@@ -349,18 +349,11 @@ class WorkStore:
             return [(row[0], int(row[1]), int(row[2])) for row in rows]
 
     @whole
-    async def _end(
-        self, work: Work, state: WorkState, before: tuple[WorkState, ...], *, after_ms: int = 0
-    ) -> bool:
-        """End work that is in one of the states `before` and expires after `after_ms`."""
+    async def _end(self, work: Work, state: WorkState, before: tuple[WorkState, ...]) -> bool:
         async with self._database.begin() as connection:
             ended = await connection.execute(
                 update(WorkRow)
-                .where(
-                    WorkRow.id == str(work.id),
-                    WorkRow.state.in_(before),
-                    WorkRow.expires_ms > after_ms,
-                )
+                .where(WorkRow.id == str(work.id), WorkRow.state.in_(before))
                 # It is over now, so it is forgotten as long after this as what expires by itself.
                 .values(
                     state=state, size_bytes=0, expires_ms=func.min(WorkRow.expires_ms, self._now_ms())

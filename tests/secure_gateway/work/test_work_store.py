@@ -2,8 +2,7 @@
 
 Seen to fail: with `secure_delete=OFF` or without the checkpoint in `tidy` what was deleted is still in
 the files, and so it was where another program was reading the file at that moment, or the process was
-killed before; without `whole` a step that its caller gave up left the file locked; without the time in
-`hand_over` a result was handed over that had expired while its record was written.
+killed before; without `whole` a step that its caller gave up left the file locked.
 """
 
 import asyncio
@@ -330,14 +329,6 @@ async def test_a_step_that_is_given_up_in_the_middle_leaves_the_file_as_others_n
             await asyncio.wait({taking})
             other.execute("begin immediate")
             other.execute("rollback")
-
-
-async def test_a_result_that_expired_while_its_record_was_written_is_not_handed_over(store, clock):
-    await add(store, lifetime_s=10)
-    work = await store.take()
-    await store.finish(work, result())
-    clock.now += 10
-    assert not await store.hand_over(work)
 
 
 async def test_files_that_cannot_be_used_are_refused_by_name(path, clock):
