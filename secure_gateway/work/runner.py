@@ -101,12 +101,13 @@ class WorkRunner:
         """Take no more work; wait up to 5 s for what runs, and queue again what may run again."""
         self._closing = True
         self._wake.set()
+        ending = set(self._running)
         if self._task is not None:
             # Not cancelled: work that it is taking would be nobody's, and an attempt.
-            await asyncio.wait({self._task})
-        if self._running:
-            _, unfinished = await asyncio.wait(self._running, timeout=DRAIN_S)
-            for task in unfinished:
+            ending.add(self._task)
+        if ending:
+            _, unfinished = await asyncio.wait(ending, timeout=DRAIN_S)
+            for task in unfinished & self._running:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
         await self._store.close()
