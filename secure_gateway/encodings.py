@@ -50,6 +50,17 @@ def coding_of(content_encoding: bytes) -> bytes | None:
     return name
 
 
+async def plain(body: bytes, content_encoding: bytes, limit_bytes: int) -> bytes:
+    """Return what a body holds that came with this Content-Encoding.
+
+    Raises:
+        Refusal: encoding-unsupported, body-too-large past `limit_bytes`, body-malformed if it is not of
+            that coding.
+    """
+    coding = coding_of(content_encoding)
+    return body if coding is None else await expanded(body, coding, limit_bytes)
+
+
 async def expanded(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
     """Return what `body` holds; a large one is expanded in a thread.
 

@@ -97,6 +97,16 @@ class Pipeline:
             raise
         return Answer(exchange, await self._record(exchange, prepare))
 
+    def expect(self, principal: Principal, call: Call) -> None:
+        """See that a caller of `serve_as` may ask, before what it sends is read; nothing is counted.
+
+        Raises:
+            Refusal: rate-limited, with the time after which to try again.
+        """
+        exchange = Exchange(call, new_id(), datetime.now(UTC))
+        exchange.principal = principal
+        self._check_caller(exchange)
+
     async def serve_as(
         self, principal: Principal, call: Call, decode: Decode, *, request_id: UUID | None = None
     ) -> Answer:

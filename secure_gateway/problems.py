@@ -41,6 +41,7 @@ _TABLE: Final[dict[Problem, tuple[HTTPStatus, str]]] = {
     Problem.TOKEN_MISSING: (HTTPStatus.UNAUTHORIZED, "A bearer token is needed"),
     Problem.WORK_GONE: (HTTPStatus.GONE, "The result is gone"),
     Problem.WORK_NOT_DONE: (HTTPStatus.CONFLICT, "The work is not done"),
+    Problem.WORK_UNAVAILABLE: (HTTPStatus.SERVICE_UNAVAILABLE, "Work cannot be read or changed"),
     Problem.WORK_UNKNOWN: (HTTPStatus.NOT_FOUND, "No such work"),
 }
 

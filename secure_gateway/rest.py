@@ -162,11 +162,8 @@ class RestApi:
 
         await while_connected(receive, serve(), arrived)
 
-    async def _expanded(self, body: bytes, headers: dict[bytes, bytes]) -> bytes:
-        coding = encodings.coding_of(headers[b"content-encoding"])
-        if coding is None:
-            return body
-        return await encodings.expanded(body, coding, self._body_limit_bytes)
+    def _expanded(self, body: bytes, headers: dict[bytes, bytes]) -> Awaitable[bytes]:
+        return encodings.plain(body, headers[b"content-encoding"], self._body_limit_bytes)
 
 
 def _call(action: Action, headers: dict[bytes, bytes], name: str, version: str | None) -> Call:

@@ -83,6 +83,7 @@ class Problem(StrEnum):
     TOKEN_MISSING = "token-missing"  # noqa: S105 likewise
     WORK_GONE = "work-gone"
     WORK_NOT_DONE = "work-not-done"
+    WORK_UNAVAILABLE = "work-unavailable"
     WORK_UNKNOWN = "work-unknown"
 
 

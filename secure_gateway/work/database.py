@@ -1,9 +1,11 @@
 """The SQLite file of queued work: opened for one process, durable, and overwriting what is deleted."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import URL, event, text
 from sqlalchemy.engine import Engine
@@ -15,7 +17,34 @@ from secure_gateway.work.tables import Base
 
 SCHEMA_VERSION: Final = 2
 
+# How long a step waits for another program that has the file.
+LOCKED_MS: Final = 5000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _FROM_1: Final = "ALTER TABLE work ADD COLUMN lasting BOOLEAN NOT NULL DEFAULT 0"
+
+
+def whole(step: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let `step` come to its end though its caller is cancelled, who waits for that.
+
+    A transaction that is cut short leaves its connection to the garbage, and the file locked.
+    """
+
+    @wraps(step)
+    async def to_its_end(*args: P.args, **kwargs: P.kwargs) -> T:
+        begun = asyncio.ensure_future(step(*args, **kwargs))
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            await asyncio.wait({begun})
+            # Looked at, so that nobody reports it as never retrieved.
+            if not begun.cancelled():
+                begun.exception()
+            raise
+
+    return to_its_end
 
 
 class WorkDatabase:
@@ -52,10 +81,20 @@ class WorkDatabase:
             await connection.run_sync(Base.metadata.create_all)
             await connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
 
-    async def cut_journal(self) -> None:
-        """Move the write-ahead log into the database: it still holds what was deleted."""
+    async def cut_journal(self) -> bool:
+        """Move the write-ahead log into the database; False while another program reads or writes.
+
+        Raises:
+            WorkStoreError: if the file cannot be used.
+        """
         async with self._connect() as connection:
-            await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+            # Whoever is at it may be for long, a backup say, and all else would wait meanwhile.
+            await connection.execute(text("PRAGMA busy_timeout = 0"))
+            try:
+                row = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
+            finally:
+                await connection.execute(text(f"PRAGMA busy_timeout = {LOCKED_MS}"))
+        return int(row[0]) == 0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -86,4 +125,5 @@ def _prepare(connection: Any, _: Engine) -> None:  # noqa: ANN401 a DBAPI connec
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA temp_store=MEMORY")
+    cursor.execute(f"PRAGMA busy_timeout={LOCKED_MS}")
     cursor.close()

@@ -110,7 +110,7 @@ def _submit() -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
         "responses": {
             "202": _document("Accepted; Location names the work"),
-            **problems(400, 401, 403, 404, 413, 429, 500, 503),
+            **problems(400, 401, 403, 404, 413, 415, 429, 500, 503),
         },
     }
 

@@ -9,8 +9,8 @@ own. A verdict is durable in the log before it counts. Released, a result can be
 submitted it; refused, it is erased.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack
 from enum import Enum
 from typing import Any, Final
 from uuid import UUID
@@ -23,8 +23,10 @@ from policies import ApiAction, Engine, Principal
 from secure_gateway import respond
 from secure_gateway.asgi import Receive, read_body
 from secure_gateway.errors import Refusal
-from secure_gateway.exchange import Call, Exchange, ModelInfo
+from secure_gateway.exchange import Answer, Call, Exchange, ModelInfo
 from secure_gateway.pipeline import Pipeline
+from secure_gateway.sealing import SealBroken
+from secure_gateway.work.errors import WorkStoreError, unavailable
 from secure_gateway.work.store import WorkStore
 from secure_gateway.work.tables import Work, WorkState
 
@@ -69,9 +71,10 @@ class WorkReviews:
         """Answer one request.
 
         Raises:
-            Refusal: if the work is being ended right now, or ended meanwhile.
+            Refusal: if the work ended meanwhile.
             ClientGone: if the caller hung up before its body was read.
             LogUnavailable: if the record cannot be made durable.
+            WorkStoreError: if the database could not be used once the verdict was recorded.
         """
         if asked is Review.LIST:
             return await self._list(principal, call)
@@ -79,8 +82,8 @@ class WorkReviews:
             return await self._show(principal, call, work)
         if work is None:
             raise _unknown()
-        with self._alone(work):
-            return await self._judge(principal, call, work, receive)
+        with ExitStack() as held:
+            return await self._judge(principal, call, work, receive, held)
 
     async def _list(self, principal: Principal, call: Call) -> respond.Http:
         found: list[Work] = []
@@ -88,7 +91,7 @@ class WorkReviews:
         async def look(_: Exchange) -> None:
             found.extend(await self._store.in_review())
 
-        answer = await self._pipeline.authorize_as(principal, call, ApiAction.WORK_REVIEW, look)
+        answer = await self._permitted(principal, call, look)
         if answer.exchange.refusal is not None:
             return respond.http(answer)
         document = {"reviews": [_summary(work) for work in found]}
@@ -101,19 +104,21 @@ class WorkReviews:
             work = await self._waiting(identifier)
             found.append((work, await self._about(exchange, work)))
 
-        answer = await self._pipeline.authorize_as(principal, call, ApiAction.WORK_REVIEW, look)
+        answer = await self._permitted(principal, call, look)
         if answer.exchange.refusal is not None:
             return respond.http(answer)
         ((work, run),) = found
         return 200, _headers(answer.record), msgspec.json.encode(_summary(work) | _particulars(run))
 
     async def _judge(
-        self, principal: Principal, call: Call, identifier: UUID, receive: Receive
+        self, principal: Principal, call: Call, identifier: UUID, receive: Receive, held: ExitStack
     ) -> respond.Http:
         found: list[tuple[Work, WorkVerdict]] = []
 
         async def judge(exchange: Exchange) -> None:
             verdict = await _verdict(receive)
+            # Not before: nobody waits for a slow caller, or for one who may not judge.
+            held.enter_context(self._alone(identifier))
             work = await self._waiting(identifier)
             own = work.principal == principal.id
             decision = self._engine.authorize(principal.caller, ApiAction.WORK_JUDGE, own=own)
@@ -129,7 +134,7 @@ class WorkReviews:
             exchange.verdict = verdict
             found.append((work, verdict))
 
-        answer = await self._pipeline.authorize_as(principal, call, ApiAction.WORK_REVIEW, judge)
+        answer = await self._permitted(principal, call, judge)
         if answer.exchange.refusal is not None:
             return respond.http(answer)
         ((work, verdict),) = found
@@ -141,6 +146,19 @@ class WorkReviews:
         document = {"id": work.id, "state": state, "record": answer.record}
         return 200, _headers(answer.record), msgspec.json.encode(document)
 
+    async def _permitted(
+        self, principal: Principal, call: Call, step: Callable[[Exchange], Awaitable[None]]
+    ) -> Answer:
+        """Authorize and record a request of a reviewer, which `step` does."""
+
+        async def tried(exchange: Exchange) -> None:
+            try:
+                await step(exchange)
+            except WorkStoreError as error:
+                raise unavailable() from error
+
+        return await self._pipeline.authorize_as(principal, call, ApiAction.WORK_REVIEW, tried)
+
     async def _waiting(self, identifier: UUID | None) -> Work:
         work = None if identifier is None else await self._store.find(identifier, None)
         if work is None:
@@ -151,7 +169,12 @@ class WorkReviews:
 
     async def _about(self, exchange: Exchange, work: Work) -> RequestRecord:
         """Let the record of this request say whose data and which run it is about."""
-        run = (await self._store.result(work)).record
+        try:
+            run = (await self._store.result(work)).record
+        except SealBroken:
+            # It may have ended since it was looked up.
+            await self._waiting(work.id)
+            raise
         exchange.id = work.id
         exchange.pseudonym = run.subject
         if run.model is not None:

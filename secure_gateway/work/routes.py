@@ -10,22 +10,22 @@ Another principal's work is as unknown as work that never was.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct, structs
 
 from audit import LogUnavailable
-from audit.records import Action, Outcome, Problem, RequestRecord
+from audit.records import Action, Problem
 from inference_node import decode_request
 from policies import ApiAction, Engine, Principal
-from secure_gateway import respond
+from secure_gateway import encodings, respond
 from secure_gateway.asgi import ClientGone, Receive, Scope, Send, length_of, read_body, send_response
 from secure_gateway.authenticate import Authenticator
 from secure_gateway.claims import NO_CLAIMS, claims_of, refuse_repeated
@@ -37,7 +37,8 @@ from secure_gateway.pipeline import Pipeline
 from secure_gateway.record import Recorder
 from secure_gateway.sealing import SealBroken
 from secure_gateway.work.content import Result, Submission
-from secure_gateway.work.errors import WorkFull, WorkStoreError
+from secure_gateway.work.errors import WorkFull, WorkStoreError, unavailable
+from secure_gateway.work.records import cancelled, fetched
 from secure_gateway.work.review import JSON, Review, WorkReviews
 from secure_gateway.work.runner import WorkRunner
 from secure_gateway.work.settings import WorkSettings
@@ -45,6 +46,7 @@ from secure_gateway.work.store import WorkStore
 from secure_gateway.work.tables import Work, WorkState
 
 LIFETIME: Final = b"bedside-work-lifetime"
+ENCODING: Final = b"content-encoding"
 HEADER_LENGTH: Final = b"inference-header-content-length"
 POLL_AFTER_S: Final = 1
 LIFETIME_DIGITS: Final = 12
@@ -55,6 +57,7 @@ _WAITS: Final = {WorkState.IN_REVIEW: "It waits for the review of a second perso
 _GONE: Final = {WorkState.REFUSED: "It was refused before it was fetched; nothing of it is kept."}
 
 Headers = Mapping[bytes, bytes]
+T = TypeVar("T")
 
 
 class Look(Enum):
@@ -151,6 +154,8 @@ class WorkApi:
             if action is Look.STATE:
                 # Where one's own work stands moves nobody's data, so it is not recorded.
                 return 200, _status_headers(work), msgspec.json.encode(_document(work))
+            if action is Action.FETCH:
+                _refuse_unfinished(work)
             with self._alone(work.id):
                 # Whoever was at it before may have ended it.
                 work = await self._find(principal, work.id, may)
@@ -159,8 +164,10 @@ class WorkApi:
                 return await self._fetch(principal, call, work)
         except Refusal as refusal:
             return await self._refused(principal, call, refusal)
-        except (SealBroken, WorkStoreError):
-            unusable = Refusal(Problem.INTERNAL, "What is kept of the work cannot be used now.")
+        except WorkStoreError:
+            return await self._refused(principal, call, unavailable())
+        except SealBroken:
+            unusable = Refusal(Problem.INTERNAL, "What is kept of the work does not open.")
             return await self._refused(principal, call, unusable)
 
     async def _submit(
@@ -173,7 +180,10 @@ class WorkApi:
             if sum(name == LIFETIME for name, _ in raw) > 1:
                 raise Refusal(Problem.FACTS_INVALID, "Bedside-Work-Lifetime was sent twice.")
         lifetime_s = self._lifetime_s(headers.get(LIFETIME))
+        self._pipeline.expect(principal, call)
         body = await read_body(receive, headers.get(b"content-length"), self._body_limit_bytes)
+        if ENCODING in headers:
+            body = await encodings.plain(body, headers[ENCODING], self._body_limit_bytes)
         submission = Submission(
             principal=principal,
             claims=call.claims,
@@ -205,38 +215,48 @@ class WorkApi:
 
     async def _fetch(self, principal: Principal, call: Call, work: Work) -> respond.Http:
         if work.state is WorkState.FAILED:
-            failure = await self._store.failure(work)
+            failure = await self._opened(work, self._store.failure)
             raise Refusal(
                 failure.problem,
                 failure.detail,
                 policies=failure.policies,
                 citations=failure.citations,
             )
-        if work.state in _UNFINISHED:
-            raise _not_done(_WAITS.get(work.state, "It has not run yet; ask again later."))
+        _refuse_unfinished(work)
         if work.state is not WorkState.DONE:
             raise _gone(work.state)
-        result = await self._store.result(work)
+        result = await self._opened(work, self._store.result)
         run = result.record
         withdrawn = await self._reconsider(run.subject, result.facts, result.candidates, run.placement)
         if withdrawn is not None:
+            refused = await self._refused(principal, call, withdrawn)
             await self._store.refuse(work)
-            raise withdrawn
-        record = await self._recorder.append(_fetched(run, principal, call, work))
+            return refused
+        record = await self._recorder.append(fetched(run, principal, call, work.id))
         # Deleted before it is sent: whatever happens from here on, it is not sent again.
         if not await self._store.hand_over(work):
             raise _gone(WorkState.EXPIRED)
         return 200, _result_headers(result, record), result.body
 
+    async def _opened(self, work: Work, read: Callable[[Work], Awaitable[T]]) -> T:
+        try:
+            return await read(work)
+        except SealBroken:
+            now = await self._store.find(work.id, work.principal)
+            if now is not None and now.state is work.state:
+                raise
+            # Its time was over in between.
+            raise _gone(WorkState.EXPIRED) from None
+
     async def _cancel(self, principal: Principal, call: Call, work: Work) -> respond.Http:
         if work.state in (WorkState.FETCHED, WorkState.EXPIRED, WorkState.REFUSED):
             raise _gone(work.state)
-        record = await self._recorder.append(_record(principal, call, work))
+        record = await self._recorder.append(cancelled(principal, call, work.id))
         if not await self._store.cancel(work) and work.state is not WorkState.CANCELLED:
             raise _gone(WorkState.EXPIRED)
-        cancelled = structs.replace(work, state=WorkState.CANCELLED)
+        ended = structs.replace(work, state=WorkState.CANCELLED)
         headers = [*JSON, (b"bedside-record", record.encode())]
-        return 200, headers, msgspec.json.encode(_document(cancelled) | {"record": record})
+        return 200, headers, msgspec.json.encode(_document(ended) | {"record": record})
 
     async def _find(self, principal: Principal, identifier: UUID | None, action: ApiAction) -> Work:
         """Return work that policy lets the caller at; it is not said whether there is other work."""
@@ -248,9 +268,9 @@ class WorkApi:
 
     @contextmanager
     def _alone(self, identifier: UUID) -> Iterator[None]:
-        """Let one caller at a time fetch or cancel a piece of work."""
+        """Let one caller at a time fetch, cancel or judge a piece of work."""
         if identifier in self._busy:
-            raise _not_done("It is being fetched or cancelled right now.")
+            raise _not_done("It is being fetched, cancelled or judged right now.")
         self._busy.add(identifier)
         try:
             yield
@@ -309,6 +329,11 @@ def _identifier(text: str) -> UUID | None:
         return None
 
 
+def _refuse_unfinished(work: Work) -> None:
+    if work.state in _UNFINISHED:
+        raise _not_done(_WAITS.get(work.state, "It has not run yet; ask again later."))
+
+
 def _not_done(detail: str) -> Refusal:
     return Refusal(Problem.WORK_NOT_DONE, detail, retry_after_s=POLL_AFTER_S)
 
@@ -321,7 +346,8 @@ def _gone(state: WorkState) -> Refusal:
 def _no_route(target: _Target) -> Refusal:
     if not target.actions:
         return Refusal(Problem.NOT_FOUND, "Work is under /v1/models/<model>/work and /v1/work/<id>.")
-    return Refusal(Problem.METHOD_NOT_ALLOWED, f"Use {' or '.join(target.actions)} here.")
+    allow = tuple(target.actions)
+    return Refusal(Problem.METHOD_NOT_ALLOWED, f"Use {' or '.join(allow)} here.", allow=allow)
 
 
 def _document(work: Work) -> dict[str, Any]:
@@ -349,29 +375,3 @@ def _status_headers(work: Work) -> list[tuple[bytes, bytes]]:
 def _result_headers(result: Result, record: str) -> list[tuple[bytes, bytes]]:
     kept = [(name, value) for name, value in result.headers if name != b"bedside-record"]
     return [*kept, (b"cache-control", b"no-store"), (b"bedside-record", record.encode())]
-
-
-def _record(principal: Principal, call: Call, work: Work) -> RequestRecord:
-    return RequestRecord(
-        time=datetime.now(UTC),
-        id=work.id,
-        action=call.action,
-        outcome=Outcome.SERVED,
-        status=200,
-        principal=principal.id,
-        roles=tuple(sorted(principal.roles)),
-        duration_us=(time.monotonic_ns() - call.started_ns) // 1000,
-    )
-
-
-def _fetched(run: RequestRecord, principal: Principal, call: Call, work: Work) -> RequestRecord:
-    """Return the record of a fetch: whose data went to whom, as the run's record has it."""
-    return structs.replace(
-        run,
-        time=datetime.now(UTC),
-        id=work.id,
-        action=call.action,
-        principal=principal.id,
-        roles=tuple(sorted(principal.roles)),
-        duration_us=(time.monotonic_ns() - call.started_ns) // 1000,
-    )

@@ -86,6 +86,7 @@ class WorkRunner:
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._unrecorded = 0
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -98,19 +99,21 @@ class WorkRunner:
 
     async def close(self) -> None:
         """Take no more work; wait up to 5 s for what runs, and queue again what may run again."""
+        self._closing = True
+        self._wake.set()
+        ending = set(self._running)
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._running:
-            _, unfinished = await asyncio.wait(self._running, timeout=DRAIN_S)
-            for task in unfinished:
+            # Not cancelled: work that it is taking would be nobody's, and an attempt.
+            ending.add(self._task)
+        if ending:
+            _, unfinished = await asyncio.wait(ending, timeout=DRAIN_S)
+            for task in unfinished & self._running:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
         await self._store.close()
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             try:
                 await self._store.tidy()
@@ -127,6 +130,9 @@ class WorkRunner:
         while len(self._running) < self._concurrency and self._records:
             work = await self._store.take()
             if work is None:
+                return
+            if self._closing:
+                await self._store.postpone(work, 0)
                 return
             task = asyncio.create_task(self._serve(work), name=f"work {work.id}")
             self._running.add(task)

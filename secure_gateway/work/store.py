@@ -12,19 +12,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import structs
-from sqlalchemy import (
-    CursorResult,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import CursorResult, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from secure_gateway.sealing import Sealer
 from secure_gateway.work.content import Failure, Result, Submission, seal, unseal
-from secure_gateway.work.database import WorkDatabase
+from secure_gateway.work.database import WorkDatabase, whole
 from secure_gateway.work.errors import WorkFull, WorkStoreError
 from secure_gateway.work.recovery import cut_off, queue_again
 from secure_gateway.work.settings import WorkSettings
@@ -60,7 +53,8 @@ class WorkStore:
         self._settings = settings
         self._clock = clock
         self._reserved: list[tuple[str, int]] = []
-        self._erased = False
+        # The write-ahead log may hold what was deleted before the last process was killed.
+        self._erased = 1
         self._database = WorkDatabase(path)
 
     @classmethod
@@ -100,15 +94,8 @@ class WorkStore:
         Raises:
             WorkFull: if a limit is reached.
         """
-        async with self._database.begin() as connection:
-            rows = await connection.execute(
-                select(WorkRow.principal, func.count(), func.sum(WorkRow.size_bytes))
-                .where(WorkRow.state.in_(LIVE))
-                .group_by(WorkRow.principal)
-            )
-            held = [(row[0], int(row[1]), int(row[2])) for row in rows]
+        held = await self._held() + [(name, 1, size) for name, size in self._reserved]
         # No await from here until it is reserved: two callers cannot take the same room.
-        held += [(name, 1, size) for name, size in self._reserved]
         settings = self._settings
         if sum(count for _, count, _ in held) >= settings.limit:
             raise WorkFull(f"{settings.limit} pieces of work are kept already")
@@ -125,6 +112,7 @@ class WorkStore:
         finally:
             self._reserved.remove(reserved)
 
+    @whole
     async def add(self, work: UUID, submission: Submission, lifetime_s: int) -> Work:
         """Queue a submission that was permitted; the caller holds room for it."""
         principal = submission.principal.id
@@ -151,6 +139,7 @@ class WorkStore:
             expires=time_of(now + lifetime_s * 1000),
         )
 
+    @whole
     async def take(self) -> Work | None:
         """Return the oldest queued work that may run now, as running; None if there is none."""
         now = self._now_ms()
@@ -175,6 +164,7 @@ class WorkStore:
             row = rows.one_or_none()
         return None if row is None else work_of(row)
 
+    @whole
     async def find(self, work: UUID, principal: str | None) -> Work | None:
         """Return the work, or None if there is none of this principal (None: of anybody)."""
         wanted = select(*COLUMNS).where(WorkRow.id == str(work))
@@ -190,6 +180,7 @@ class WorkStore:
             return structs.replace(found, state=WorkState.EXPIRED)
         return found
 
+    @whole
     async def in_review(self) -> list[Work]:
         """Return what waits for the review of a second person, oldest first, 100 at most."""
         wanted = (
@@ -226,6 +217,7 @@ class WorkStore:
         """
         return await unseal(self._sealer, work.id, work.principal, await self._sealed(work), Failure)
 
+    @whole
     async def finish(self, work: Work, content: Result | Failure, *, withheld: bool = False) -> bool:
         """Keep what a run led to, in place of its input; False if nobody waits for it any more.
 
@@ -268,6 +260,7 @@ class WorkStore:
         """Say whether the run that `work` was taken for is the last that it may have."""
         return work.attempts >= self._settings.attempts_max
 
+    @whole
     async def mark_lasting(self, work: Work) -> None:
         """Say that the run `work` was taken for may leave something behind, before it begins."""
         async with self._database.begin() as connection:
@@ -277,6 +270,7 @@ class WorkStore:
                 .values(lasting=True)
             )
 
+    @whole
     async def postpone(self, work: Work, delay_s: float, *, counts: bool = False) -> None:
         """Queue running work again, for after `delay_s`; `counts` says whether this was an attempt."""
         async with self._database.begin() as connection:
@@ -294,9 +288,13 @@ class WorkStore:
             )
 
     async def hand_over(self, work: Work) -> bool:
-        """Delete the result because it is about to be sent; False if it was not there any more."""
+        """Delete the result because it is about to be sent; False if it was not there any more.
+
+        Who asked before it expired is given it: the record that says so is there already.
+        """
         return await self._end(work, WorkState.FETCHED, (WorkState.DONE,))
 
+    @whole
     async def release(self, work: Work) -> bool:
         """Let a withheld result be handed over; False if it was not there any more."""
         async with self._database.begin() as connection:
@@ -319,6 +317,7 @@ class WorkStore:
         """Delete what is kept of the work; False if there was nothing left to cancel."""
         return await self._end(work, WorkState.CANCELLED, LIVE)
 
+    @whole
     async def tidy(self) -> None:
         """Delete what has expired, and forget work that ended long ago."""
         now = self._now_ms()
@@ -333,14 +332,23 @@ class WorkStore:
             await connection.execute(
                 delete(WorkRow).where(WorkRow.expires_ms <= now - self._settings.remember_s * 1000)
             )
-        if self._erased or gone.rowcount > 0:
-            await self._forget_journal()
+        self._erased += gone.rowcount
+        if (erased := self._erased) and await self._database.cut_journal():
+            # What was deleted meanwhile is seen to the next time.
+            self._erased -= erased
 
-    async def _forget_journal(self) -> None:
-        """Move the write-ahead log into the database: it still holds what was deleted."""
-        self._erased = False
-        await self._database.cut_journal()
+    @whole
+    async def _held(self) -> list[tuple[str, int, int]]:
+        """Return how many pieces each principal has, and of how many bytes."""
+        async with self._database.begin() as connection:
+            rows = await connection.execute(
+                select(WorkRow.principal, func.count(), func.sum(WorkRow.size_bytes))
+                .where(WorkRow.state.in_(LIVE))
+                .group_by(WorkRow.principal)
+            )
+            return [(row[0], int(row[1]), int(row[2])) for row in rows]
 
+    @whole
     async def _end(self, work: Work, state: WorkState, before: tuple[WorkState, ...]) -> bool:
         async with self._database.begin() as connection:
             ended = await connection.execute(
@@ -358,8 +366,9 @@ class WorkStore:
 
     async def _erase(self, connection: AsyncConnection, work: UUID) -> None:
         await connection.execute(delete(SealedRow).where(SealedRow.work_id == str(work)))
-        self._erased = True
+        self._erased += 1
 
+    @whole
     async def _sealed(self, work: Work) -> bytes:
         async with self._database.begin() as connection:
             rows = await connection.execute(

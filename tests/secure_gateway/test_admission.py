@@ -164,14 +164,14 @@ def test_a_caller_past_its_limit_is_told_when_to_come_again_and_it_is_recorded(t
     assert records[2].rows is None
 
 
-@pytest.mark.parametrize("kind", ["infer", "infer_stream"])
+@pytest.mark.parametrize("kind", ["v2/{}/infer", "v2/{}/infer_stream", "v1/{}/work"])
 def test_a_caller_past_its_limit_is_refused_before_its_body_is_read(tmp_path, kind):
     """What it sends would fill memory that its limit does not see."""
     with gateway_with(tmp_path, limits={"requests_per_day": 1}) as gateway:
         assert call("POST", gateway.infer_url, token=gateway.token(), body=ROW).status == 200
-        path = urlsplit(gateway.infer_url).path.removesuffix("infer") + kind
+        path = kind.format("models/breast-cancer")
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.token()}\r\n"
+            f"POST /{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.token()}\r\n"
             "Content-Length: 1000000\r\nConnection: close\r\n\r\n"
         )
         # Not a byte of the body is sent.

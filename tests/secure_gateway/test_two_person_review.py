@@ -1,4 +1,9 @@
-"""Results under `two_person_review` leave only when a second person released them."""
+"""Results under `two_person_review` leave only when a second person released them.
+
+Seen to fail: with the work held from before a verdict's body was read, whoever sent it slowly kept all
+others from it, and somebody who may not review learned that it is there; with the error of the database
+taken for a defect, a reviewer was told nothing of trying again, and 500 of work cancelled just then.
+"""
 
 import asyncio
 import json
@@ -7,6 +12,7 @@ import sqlite3
 import threading
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support import call, make_site, publish_linear, records_of
@@ -17,6 +23,8 @@ from support.sites import ROW
 from audit.records import Action, Flag, Outcome, Problem, WorkVerdict
 from bedside.demo.canaries import written_files
 from policies import Role
+from secure_gateway.work import WorkStore
+from secure_gateway.work.errors import WorkStoreError
 
 _pause = threading.Event()
 
@@ -189,6 +197,59 @@ async def test_one_of_many_verdicts_counts(tmp_path):
         assert len(done) == 1
         assert {reply.status for reply in replies} <= {200, 409, 410}
         assert await they.state(work) == done[0].json["state"]
+
+
+async def test_a_verdict_that_comes_slowly_holds_nobody_up_and_tells_nothing(tmp_path):
+    async with people(tmp_path) as they:
+        work = await they.submit()
+        await they.until(work, "in-review")
+        address = urlsplit(they.url)
+        _, slow = await asyncio.open_connection(address.hostname, address.port)
+        head = f"POST {work}/review HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n"
+        slow.write(f"{head}Authorization: Bearer {they.token('dr.clark')}\r\n\r\n".encode())
+        await slow.drain()
+        for _ in range(20):
+            refused = await they.judge(work, "release", "b.keller", Role.BILLING)
+            assert (refused.status, refused.json["type"]) == (403, "urn:bedside:problem:policy-refused")
+        assert (await they.judge(work, "release")).status == 200
+        assert (await they.fetch(work)).status == 200
+        slow.close()
+
+
+async def test_reviewers_are_told_to_come_again_while_the_database_cannot_be_used(
+    tmp_path, monkeypatch
+):
+    async def fails(*_):
+        raise WorkStoreError("locked")
+
+    async with people(tmp_path) as they:
+        work = await they.submit()
+        await they.until(work, "in-review")
+        for step in ("find", "release"):
+            with monkeypatch.context() as patch:
+                patch.setattr(WorkStore, step, fails)
+                reply = await they.judge(work, "release")
+            assert (reply.status, reply.json["type"]) == (503, "urn:bedside:problem:work-unavailable")
+            assert int(reply.headers["retry-after"]) > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(WorkStore, "in_review", fails)
+            assert (await they.ask("GET", "/v1/work/reviews", "dr.baker")).status == 503
+        assert (await they.judge(work, "release")).status == 200
+
+
+async def test_what_its_requester_cancels_as_it_is_looked_at_is_gone(tmp_path, monkeypatch):
+    opened = WorkStore.result
+
+    async def late(store, work):
+        await store.cancel(work)
+        return await opened(store, work)
+
+    async with people(tmp_path) as they:
+        work = await they.submit()
+        await they.until(work, "in-review")
+        monkeypatch.setattr(WorkStore, "result", late)
+        shown = await they.ask("GET", f"{work}/review", "dr.baker")
+        assert (shown.status, shown.json["type"]) == (410, "urn:bedside:problem:work-gone")
 
 
 @pytest.mark.parametrize(

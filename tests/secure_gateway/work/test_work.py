@@ -1,12 +1,16 @@
 """Asynchronous work through a real gateway: its whole life, and who may see what of it.
 
 Seen to fail: with `hand_over` left out of `WorkApi._fetch` the result is delivered twice; without the
-principal in `WorkStore.find` others see it.
+principal in `WorkStore.find` others see it; without `plain` in `WorkApi._submit` a compressed body was
+malformed, and a 405 named no methods in `Allow`; with the run's own record replaced in no more than its
+principal and roles that of a fetch named the kind, site and organisation of whoever submitted.
 """
 
+import gzip
 import json
 import resource
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from support.sites import ROW
 from support.work import cancel, fetch, look, submit, until, work_url
 
 from audit.records import Action, Outcome
-from policies import Role
+from policies import Belonging, CallerKind, Role
 
 LIMIT = 8192
 
@@ -74,6 +78,26 @@ def test_its_whole_life_and_what_the_log_says_of_it(tmp_path):
     assert result.json["parameters"]["bedside_record"].endswith("#2")
 
 
+def test_the_log_says_of_a_fetch_and_a_cancel_whose_token_it_was(tmp_path):
+    def token(kind, organisation):
+        said = Belonging(kind=kind, site="ward", organisation=organisation)
+        return gateway.site.token_issuer().issue("dr.adams", [Role.CLINICIAN], lifetime_s=60, said=said)
+
+    with own_gateway(tmp_path) as gateway:
+        path = f"{gateway.url}{WORK}"
+        for method, part in (("GET", "/result"), ("DELETE", "")):
+            submitted = call("POST", path, token=token(CallerKind.USER, "org-a"), body=ROW)
+            url = work_url(gateway, submitted)
+            until(gateway, url, "done")
+            ended = call(method, f"{url}{part}", token=token(CallerKind.APP, "org-b"))
+            assert ended.status == 200
+    *_, fetched, _, _, cancelled = [r for r in records_of(gateway.site) if r.status in (200, 202)]
+    assert (fetched.action, cancelled.action) == (Action.FETCH, Action.CANCEL)
+    for record in (fetched, cancelled):
+        said = (record.caller_kind, record.caller_site, record.caller_organisation)
+        assert said == (CallerKind.APP, "ward", "org-b")
+
+
 def test_the_binary_extension_both_ways_and_a_version(gateway):
     values = np.array([0.1, 0.2, 0.3], "<f4")
     tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": 12}}
@@ -96,6 +120,15 @@ def test_the_binary_extension_both_ways_and_a_version(gateway):
     assert np.allclose(answer, direct["outputs"][0]["data"])
 
 
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_is_what_it_expands_to(gateway, coding, pack):
+    path = f"{gateway.url}{WORK}"
+    packed, headers = pack(json.dumps(ROW).encode()), {"Content-Encoding": coding}
+    url = work_url(gateway, call("POST", path, token=gateway.token(), headers=headers, body=packed))
+    until(gateway, url, "done")
+    assert fetch(gateway, url).json["outputs"][0]["name"] == "y"
+
+
 WORK = "/v1/models/breast-cancer/work"
 CASES = {
     "not JSON": (WORK, b"{", {}, 400, "body-malformed"),
@@ -107,6 +140,11 @@ CASES = {
         WORK, ROW, {"Inference-Header-Content-Length": "x"}, 400, "body-malformed"),
     "a header length past the body": (
         WORK, ROW, {"Inference-Header-Content-Length": "99999"}, 400, "body-malformed"),
+    "an encoding that nobody knows": (
+        WORK, b"{}", {"Content-Encoding": "br"}, 415, "encoding-unsupported"),
+    "not what its encoding says": (WORK, b"{}", {"Content-Encoding": "gzip"}, 400, "body-malformed"),
+    "too large once it is expanded": (
+        WORK, gzip.compress(b" " * (LIMIT + 1)), {"Content-Encoding": "gzip"}, 413, "body-too-large"),
     "too large": (WORK, b" " * (LIMIT + 1), {}, 413, "body-too-large"),
     "an unknown model": ("/v1/models/nothing/work", ROW, {}, 404, "model-unknown"),
     "an unknown version": ("/v1/models/breast-cancer/versions/9/work", ROW, {}, 404, "model-unknown"),
@@ -180,10 +218,12 @@ def count(gateway, table):
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods_are_refused(gateway, method):
-    assert call(method, gateway.url + WORK, token=gateway.token()).status == 405
+    refused = call(method, gateway.url + WORK, token=gateway.token())
+    assert (refused.status, refused.headers["allow"]) == (405, "POST")
     url = work_url(gateway, submit(gateway))
     if method in ("PUT", "PATCH"):
-        assert call(method, url, token=gateway.token()).status == 405
+        refused = call(method, url, token=gateway.token())
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, DELETE")
     if method != "GET":
         assert call(method, f"{url}/result", token=gateway.token()).status == 405
 

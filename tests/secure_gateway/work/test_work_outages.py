@@ -2,16 +2,18 @@
 
 Seen to fail: with an attempt given back whenever a run could not be recorded or kept, a server that
 keeps state ran the work once more for each five seconds of the outage; with every run that a gateway's
-end cut off queued again, it ran it once more after the restart.
+end cut off queued again, it ran it once more after the restart; while another program held the database
+every answer was a 500 that said nothing of trying again.
 """
 
 import resource
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 
 import pytest
-from support import GatewayProcess, call, make_site, records_of
+from support import GatewayProcess, call, make_site, publish_linear, records_of
 from support.stub_nodes import answers, hangs, stub_node
-from support.work import fetch, submit, until, work_url
+from support.work import cancel, fetch, submit, until, work_url
 
 from audit.records import Action, Outcome
 
@@ -87,3 +89,21 @@ def test_a_stop_cuts_off_what_a_server_that_keeps_state_does_not_run_again(tmp_p
         gateway.start()
         assert until(gateway, url, "done", "failed")["state"] == ends
         assert node.asked == (1 if ends == "failed" else 2)
+
+
+def test_while_another_program_has_the_database_callers_are_told_to_come_again(tmp_path):
+    site = make_site(tmp_path)
+    publish_linear(site, tmp_path)
+    with GatewayProcess(site, tmp_path) as gateway:
+        url = work_url(gateway, submit(gateway))
+        until(gateway, url, "done")
+        with closing(sqlite3.connect(site.work_database("gateway-1"), isolation_level=None)) as other:
+            other.execute("begin immediate")
+            for ask in (lambda: submit(gateway), lambda: fetch(gateway, url)):
+                reply = ask()
+                problem = "urn:bedside:problem:work-unavailable"
+                assert (reply.status, reply.json["type"]) == (503, problem)
+                assert int(reply.headers["retry-after"]) > 0
+            other.execute("rollback")
+        assert fetch(gateway, url).status == 200
+        assert cancel(gateway, work_url(gateway, submit(gateway))).status == 200

@@ -1,10 +1,12 @@
 """The store of queued work: order, limits, attempts, and what is left of what ended.
 
 Seen to fail: with `secure_delete=OFF` or without the checkpoint in `tidy` what was deleted is still in
-the files.
+the files, and so it was where another program was reading the file at that moment, or the process was
+killed before; without `whole` a step that its caller gave up left the file locked.
 """
 
 import asyncio
+import shutil
 import sqlite3
 from contextlib import closing
 from uuid import uuid4
@@ -282,6 +284,51 @@ async def test_what_was_deleted_is_overwritten(store, path, size):
     await store.finish(second, result())
     await store.tidy()
     assert [bool(count) for count in left()] == [False, False, True]
+
+
+def stored(path, part):
+    return any(part in file.read_bytes() for file in path.parent.iterdir())
+
+
+async def test_what_was_deleted_while_another_program_reads_is_overwritten_once_it_ends(store, path):
+    work = await add(store)
+    ((_, content),) = sealed_rows(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from work").fetchone()
+        await store.cancel(work)
+        await store.tidy()
+        assert stored(path, content[60:124])
+        # It is no reason to wait for whoever reads, with all callers behind.
+        assert (await add(store)).id != work.id
+        reader.execute("rollback")
+    await store.tidy()
+    assert not stored(path, content[60:124])
+
+
+async def test_what_was_deleted_before_a_kill_is_overwritten_after_it(store, path, tmp_path, clock):
+    work = await add(store)
+    ((_, content),) = sealed_rows(path)
+    await store.cancel(work)
+    # As a kill leaves it, before anybody has tidied up.
+    killed = tmp_path / "killed" / path.name
+    shutil.copytree(path.parent, killed.parent)
+    assert stored(killed, content[60:124])
+    again = await WorkStore.open(killed, SEALER, WorkSettings(), clock=clock)
+    assert not stored(killed, content[60:124])
+    await again.close()
+
+
+async def test_a_step_that_is_given_up_in_the_middle_leaves_the_file_as_others_need_it(store, path):
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        for number in range(80):
+            await add(store)
+            taking = asyncio.create_task(store.take())
+            await asyncio.sleep(number / 40_000)
+            taking.cancel()
+            await asyncio.wait({taking})
+            other.execute("begin immediate")
+            other.execute("rollback")
 
 
 async def test_files_that_cannot_be_used_are_refused_by_name(path, clock):
