@@ -10,8 +10,10 @@ from typing import Final
 AWAKE_S: Final = 300e-6
 
 # A thread of the kernel's runs for a few microseconds. Whoever takes longer has something to compute,
-# and a loop that waits for its turn again hears later than one that is woken up.
+# and a loop that waits for its turn again hears later than one that is woken up. Now and then that is a
+# thread of this process; where it is so in so many writes in a row, another process is at work.
 YIELDED_S: Final = 200e-6
+YIELDED_MAX: Final = 3
 ASLEEP_S: Final = 1.0
 
 
@@ -25,6 +27,8 @@ class Awake:
         self._began: float | None = None
         self._looking = False
         self._mean_s = 0.0
+        self._yielded = False
+        self._yields = 0
         self._asleep_until = 0.0
 
     def begin(self) -> None:
@@ -41,6 +45,9 @@ class Awake:
             took_s = min(self._clock() - self._began, 4 * AWAKE_S)
             self._began = None
             self._mean_s += 0.1 * (took_s - self._mean_s)
+            if not self._yielded:
+                self._yields = 0
+            self._yielded = False
 
     def _look(self) -> None:
         # Every turn of the loop takes up what has come, and lets other threads have the interpreter.
@@ -50,7 +57,10 @@ class Awake:
             return
         # A thread of the kernel's that has to flush the disk's cache may wait for this very processor.
         os.sched_yield()
-        if self._clock() - now < YIELDED_S:
-            self._loop.call_soon(self._look)
-        else:
-            self._looking, self._asleep_until = False, now + ASLEEP_S
+        if self._clock() - now >= YIELDED_S and not self._yielded:
+            self._yielded = True
+            self._yields += 1
+            if self._yields >= YIELDED_MAX:
+                self._looking, self._yields, self._asleep_until = False, 0, now + ASLEEP_S
+                return
+        self._loop.call_soon(self._look)

@@ -1,7 +1,6 @@
 """Group commit: what arrives while a batch is being made durable becomes the next batch."""
 
 import asyncio
-import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -12,8 +11,8 @@ from audit.awake import Awake
 from audit.company import HOLD_S, Company
 from audit.disk_pace import DiskPace
 from audit.errors import LogUnavailable
+from audit.kernel_ways import KernelWays
 from audit.kernel_write import BYTES_MAX as KERNEL_BYTES_MAX
-from audit.kernel_write import KernelWrite
 from audit.merkle import leaf_hash
 from audit.tree import TileTree
 from audit.wal import WriteAheadLog
@@ -28,9 +27,6 @@ INLINE_BYTES_MAX: Final = KERNEL_BYTES_MAX // 2
 # Of more, what is prepared for the first is out of the processor's caches when it is sent (measured at
 # 64 connections: 4.5 % less), and the loop has enough to do while they are written.
 FEW: Final = 4
-
-# What a file system says that takes no direct writes of such blocks after all.
-NO_SUCH_WRITE: Final = (errno.EINVAL, errno.EOPNOTSUPP)
 
 Meanwhile = Callable[[int], None]
 """Is told the index that a record will have, and does what can be done while it is being written."""
@@ -60,7 +56,7 @@ class GroupCommit:
         # What runs in place of the next batch, since it must not run beside one.
         self._aside: tuple[Callable[[], None], asyncio.Future[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._kernel: KernelWrite | None = None
+        self._kernel: KernelWays | None = None
         self._awake: Awake | None = None
         self._scheduled = False
         self._pace = DiskPace()
@@ -124,7 +120,7 @@ class GroupCommit:
 
     def _begin_on_this_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        self._kernel = KernelWrite.open(self._written)
+        self._kernel = KernelWays.open(self._written)
         self._awake = Awake(self._loop, self._pace.clock)
         return self._loop
 
@@ -224,11 +220,10 @@ class GroupCommit:
         if self._kernel is None:
             return None, False
         try:
-            blocks = self._wal.blocks(leaves, self._tree.size)
+            if self._kernel.start(self._wal.blocks(leaves, self._tree.size)):
+                return None, True
         except OSError as error:
             return error, False
-        if blocks is not None and self._kernel.start(*blocks):
-            return None, True
         self._without_kernel()
         return None, False
 
@@ -238,8 +233,6 @@ class GroupCommit:
         self._writing = batch, self._prepare(batch)
         if self._awake is not None and len(batch) <= FEW:
             self._awake.begin()
-        if self._kernel is not None and self._kernel.waits:
-            self._without_kernel()
 
     def _without_kernel(self) -> None:
         """Write without it from here on; what it was writing is waited for."""
@@ -257,11 +250,6 @@ class GroupCommit:
         batch, hashes = writing
         if self._awake is not None:
             self._awake.end()
-        if error is not None and error.errno in NO_SUCH_WRITE:
-            self._without_kernel()
-            self._write_here(batch, [leaf for leaf, _, _ in batch])
-            committing.set_result(None)
-            return
         if error is None:
             self._wal.finished()
         else:

@@ -1,8 +1,8 @@
-"""Has the kernel write to a file and make it durable by itself, and the event loop told once it has.
+"""Has the kernel write or sync a file by itself, and the event loop told once it has.
 
-Linux's own asynchronous input and output (io_submit(2), RWF_DSYNC since Linux 4.13), past the cache
-(O_DIRECT): no thread waits, none has to be given the interpreter's lock before the loop hears of it,
-and the processor that is told that the blocks are on the disk has its cache flushed.
+Linux's own asynchronous input and output (io_submit(2); RWF_DSYNC since Linux 4.13, IOCB_CMD_FDSYNC
+since 4.18): no thread waits, and none has to be given the interpreter's lock before the loop hears of
+it.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ _NUMBERS: Final = {
 
 # <linux/aio_abi.h> and <linux/fs.h>
 _WRITE: Final = 1
+_SYNC: Final = 3
 _TELL_EVENTFD: Final = 1
 _DURABLY: Final = 2
 
@@ -69,7 +70,7 @@ class _Event(ctypes.Structure):
 
 
 class KernelWrite:
-    """Makes one write at a time durable, on one event loop."""
+    """Makes one thing at a time durable, on one event loop."""
 
     def __init__(self, calls: dict[str, int], done: Callable[[OSError | None], None]) -> None:
         """Use `open`.
@@ -81,7 +82,7 @@ class KernelWrite:
         context, none, one = ctypes.c_ulong(0), ctypes.c_long(0), ctypes.c_long(1)
         self._done = done
         self._begun = False
-        # How many in a row took long to be handed over, and had ended by then.
+        # How many writes in a row took long to be handed over, and had ended by then.
         self._waited = 0
         with contextlib.ExitStack() as undo:
             self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -92,13 +93,8 @@ class KernelWrite:
             # The kernel reads and writes these, so that they live as long as the context.
             # The memory begins with a page, as a direct write needs it.
             self._memory = mmap.mmap(-1, BYTES_MAX)
-            self._request = _Request(
-                opcode=_WRITE,
-                rw_flags=_DURABLY,
-                buffer=ctypes.addressof(ctypes.c_char.from_buffer(self._memory)),
-                flags=_TELL_EVENTFD,
-                eventfd=self._eventfd,
-            )
+            self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+            self._request = _Request(flags=_TELL_EVENTFD, eventfd=self._eventfd)
             self._event = _Event()
             requests = (ctypes.POINTER(_Request) * 1)(ctypes.pointer(self._request))
             # With the interpreter's lock kept, for 14 us. A thread that computes would have it for five
@@ -115,7 +111,7 @@ class KernelWrite:
 
     @classmethod
     def open(cls, done: Callable[[OSError | None], None]) -> Self | None:
-        """Return one that calls `done` with what went wrong, if anything, after each write.
+        """Return one that calls `done` with what went wrong, if anything, after each.
 
         None where the system has no such thing, or a sandbox forbids it.
         """
@@ -133,7 +129,8 @@ class KernelWrite:
         False if the system cannot, and nothing was begun.
         """
         request = self._request
-        request.file, request.offset, request.length = file, offset, len(blocks)
+        request.opcode, request.rw_flags, request.file = _WRITE, _DURABLY, file
+        request.buffer, request.offset, request.length = self._address, offset, len(blocks)
         self._memory[: len(blocks)] = blocks
         started = time.perf_counter()
         self._begun = self._submit() == 1
@@ -141,6 +138,14 @@ class KernelWrite:
             self._waited = 0
         elif self._begun:
             self._waited = self._waited + 1 if self._ended() else 0
+        return self._begun
+
+    def sync(self, file: int) -> bool:
+        """Begin to make durable what was written to `file`; False if the system cannot."""
+        request = self._request
+        request.opcode, request.rw_flags, request.file = _SYNC, 0, file
+        request.buffer = request.offset = request.length = 0
+        self._begun = self._submit() == 1
         return self._begun
 
     @property

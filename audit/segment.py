@@ -24,9 +24,13 @@ _FRAME: Final = struct.Struct(">II")
 
 
 class Blocks(NamedTuple):
-    """Whole blocks, to be written at `offset` to `file`, which is open for writes past the cache."""
+    """Whole blocks, to be written at `offset` to a file.
+
+    `direct` is open for writes past the system's cache, None where the file system has none.
+    """
 
     file: int
+    direct: int | None
     data: bytes
     offset: int
 
@@ -69,11 +73,7 @@ class Segment:
         Raises:
             OSError: if that fails; nothing of them counts then.
         """
-        self.cut()
-        self._dirty = True
-        self._begun = framed(leaves)
-        _write(self._file, self._begun, self.durable_bytes)
-        start_writing(self._file, self.durable_bytes, len(self._begun))
+        write_through(self.blocks(leaves))
 
     def finish(self) -> None:
         """Wait until what was begun is durable.
@@ -84,21 +84,18 @@ class Segment:
         os.fdatasync(self._file)
         self.finished()
 
-    def blocks(self, leaves: Sequence[bytes]) -> Blocks | None:
+    def blocks(self, leaves: Sequence[bytes]) -> Blocks:
         """Return what makes `leaves` durable once it is written durably; then call `finished`.
-
-        None where the file system has no writes past its cache.
 
         Raises:
             OSError: if what a failed append left behind cannot be removed.
         """
-        if self._direct is None:
-            return None
         self.cut()
         self._dirty = True
         self._begun = framed(leaves)
         data = self._tail + self._begun
         return Blocks(
+            self._file,
             self._direct,
             data + bytes(-len(data) % BLOCK_BYTES),
             self.durable_bytes - len(self._tail),
@@ -129,6 +126,16 @@ class Segment:
         os.close(self._file)
         if self._direct is not None:
             os.close(self._direct)
+
+
+def write_through(blocks: Blocks) -> None:
+    """Write `blocks` through the system's cache, and have them sent on their way to the disk.
+
+    Raises:
+        OSError: if that fails.
+    """
+    _write(blocks.file, blocks.data, blocks.offset)
+    start_writing(blocks.file, blocks.offset, len(blocks.data))
 
 
 def framed(leaves: Sequence[bytes]) -> bytes:

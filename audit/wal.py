@@ -97,11 +97,10 @@ class WriteAheadLog:
         """
         self._open_segment().finish()
 
-    def blocks(self, leaves: Sequence[bytes], next_index: int) -> Blocks | None:
+    def blocks(self, leaves: Sequence[bytes], next_index: int) -> Blocks:
         """Return what makes `leaves` durable once the kernel has written it; then call `finished`.
 
-        The first of them has the index `next_index`. None where the file system has no writes past its
-        cache: `begin` and `finish` do it there.
+        The first of them has the index `next_index`.
 
         Raises:
             OSError: if a segment cannot be begun, or what a failed append left cannot be removed.

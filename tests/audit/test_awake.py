@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from audit.awake import ASLEEP_S, AWAKE_S, YIELDED_S, Awake
+from audit.awake import ASLEEP_S, AWAKE_S, YIELDED_MAX, YIELDED_S, Awake
 
 
 class Clock:
@@ -81,9 +81,10 @@ async def test_where_others_compute_on_the_processor_the_loop_sleeps_for_a_while
 
     with monkeypatch.context() as busy:
         busy.setattr(os, "sched_yield", taken)
-        awake.begin()
-        assert await looks(awake) == 1
-        awake.end()
+        for _ in range(YIELDED_MAX):
+            awake.begin()
+            assert 1 <= await looks(awake) <= 3
+            awake.end()
     clock.now_s += 0.99 * ASLEEP_S - YIELDED_S
     awake.begin()
     assert await looks(awake) == 0
@@ -92,6 +93,23 @@ async def test_where_others_compute_on_the_processor_the_loop_sleeps_for_a_while
     awake.begin()
     assert await looks(awake) == 50
     awake.end()
+
+
+async def test_a_thread_that_has_the_processor_now_and_then_sends_nobody_to_sleep(
+    awake, clock, monkeypatch
+):
+    takes = False
+
+    def taken():
+        clock.now_s += takes * YIELDED_S
+
+    monkeypatch.setattr(os, "sched_yield", taken)
+    for n in range(5 * YIELDED_MAX):
+        takes = n % YIELDED_MAX > 0
+        awake.begin()
+        assert await looks(awake) >= 1
+        awake.end()
+        await looks(awake)
 
 
 async def test_a_write_that_takes_long_is_slept_through(awake, clock):

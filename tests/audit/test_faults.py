@@ -19,6 +19,7 @@ from support.log_writers import KEY, ORIGIN, leaf, make_everything_frequent
 
 from audit import Log, LogBusy, NoteVerifier, open_checkpoint
 from audit import log as log_module
+from audit import quicker as quicker_module
 from audit import segment as segment_module
 from audit import wal as wal_module
 from audit.merkle import verify_consistency
@@ -76,6 +77,9 @@ async def test_kills_at_hundreds_of_instants_lose_no_answered_record(tmp_path, m
         (segment_module, "SEGMENT_BYTES"),
         (wal_module, "SEGMENTS_KEPT"),
         (log_module, "PUBLISH_INTERVAL_S"),
+        (quicker_module, "TRY_AGAIN_S"),
+        (quicker_module, "TRY_AGAIN_AFTER"),
+        (quicker_module, "CLEARLY"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
     make_everything_frequent()

@@ -12,13 +12,12 @@ import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.syncs import break_syncs, watch_syncs, without_the_kernel
+from support.syncs import break_syncs, refuse_direct_writes, watch_syncs, without_the_kernel
 
 from audit import Log, LogUnavailable
 from audit.awake import Awake
 from audit.group_commit import FEW
 from audit.kernel_write import BYTES_MAX as KERNEL_BYTES_MAX
-from audit.kernel_write import KernelWrite
 from audit.merkle import Frontier, leaf_hash
 from audit.wal import WriteAheadLog
 
@@ -177,11 +176,11 @@ async def test_who_gives_up_closing_lets_go_once_of_a_kernel_that_cannot_write(l
     kernel = log._commit._kernel
     if kernel is None:
         pytest.skip("this system lets nobody have the kernel write by itself")
-    result, close, closed = KernelWrite._result, os.close, []
-    monkeypatch.setattr(KernelWrite, "_result", lambda self: (result(self), -errno.EINVAL)[1])
+    eventfd, close, closed = kernel._kernel._eventfd, os.close, []
+    refuse_direct_writes(monkeypatch, errno.EINVAL)
     monkeypatch.setattr(os, "close", lambda number: (closed.append(number), close(number)))
     # A disk that does not answer before the log is closed.
-    log._commit._loop.remove_reader(kernel._eventfd)
+    log._commit._loop.remove_reader(eventfd)
     appended = log.append(b"leaf 1")
     closing = asyncio.ensure_future(log._commit.close())
     for _ in range(3):
@@ -190,7 +189,7 @@ async def test_who_gives_up_closing_lets_go_once_of_a_kernel_that_cannot_write(l
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    assert closed.count(kernel._eventfd) == 1
+    assert closed.count(eventfd) == 1
     assert await appended == 1
 
 

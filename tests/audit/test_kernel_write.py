@@ -1,4 +1,4 @@
-"""The kernel writes and says so; where it cannot, or is not let, the log writes by itself.
+"""The kernel writes, syncs and says so, or says that it cannot.
 
 Seen to fail: with an error passed over, with a short write passed over, with a close that waits for
 nothing, with a descriptor left open, with a kernel asked again that could not, with one kept that keeps
@@ -9,19 +9,14 @@ import asyncio
 import errno
 import mmap
 import os
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.syncs import break_syncs
 
-from audit import Log, kernel_write
-from audit.kernel_write import BYTES_MAX, WAITED_MAX, KernelWrite
+from audit import kernel_write
+from audit.kernel_write import BYTES_MAX, KernelWrite
 from audit.segment import BLOCK_BYTES
-
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 def opened(done):
@@ -62,10 +57,6 @@ def file(path):
     os.close(descriptor)
 
 
-async def open_log(folder):
-    return await Log.open(folder, origin="example.org/one", key=KEY)
-
-
 async def test_each_write_is_told_once_and_stands_in_the_file(write, told, file, path):
     written = b""
     for n, count in enumerate((1, 3, BYTES_MAX // BLOCK_BYTES, 1)):
@@ -101,11 +92,23 @@ async def test_each_write_has_the_disks_own_cache_flushed(write, told, file, tmp
     assert flushes(tmp_path) >= before + 50
 
 
+async def test_what_was_written_before_is_synced_and_told(write, told, file, path, tmp_path):
+    before, cached = flushes(tmp_path), os.open(path, os.O_WRONLY)
+    for n in range(50):
+        os.pwrite(cached, b"content %d" % n, n * BLOCK_BYTES)
+        assert write.sync(cached)
+        assert await told.get() is None
+    os.close(cached)
+    assert told.empty()
+    assert before is None or flushes(tmp_path) >= before + 50
+
+
 async def test_what_went_wrong_is_told(write, told, file, monkeypatch):
     break_syncs(monkeypatch)
-    assert write.start(file, blocks(b"content"), 0)
-    error = await told.get()
-    assert (error.errno, error.strerror) == (errno.EIO, os.strerror(errno.EIO))
+    for begin in (lambda: write.start(file, blocks(b"content"), 0), lambda: write.sync(file)):
+        assert begin()
+        error = await told.get()
+        assert (error.errno, error.strerror) == (errno.EIO, os.strerror(errno.EIO))
 
 
 async def test_less_than_was_to_be_written_is_a_failure(write, told, file, monkeypatch):
@@ -120,6 +123,10 @@ async def test_what_cannot_be_written_to_is_not_begun(write, told, tmp_path):
     descriptor = os.open(tmp_path / "readable", os.O_RDONLY)
     assert not write.start(descriptor, blocks(b"content"), 0)
     os.close(descriptor)
+    read, other = os.pipe()
+    assert not write.sync(other)
+    os.close(read)
+    os.close(other)
     await asyncio.sleep(0)
     assert told.empty()
 
@@ -160,125 +167,6 @@ async def test_a_system_without_memory_to_spare_leaves_nothing_open(monkeypatch)
     before = set(os.listdir("/proc/self/fd"))
     assert KernelWrite.open(print) is None
     assert set(os.listdir("/proc/self/fd")) == before
-
-
-async def test_a_thread_that_computes_costs_nobody_the_kernel(tmp_path, monkeypatch):
-    """It takes the interpreter's lock whenever it is let go of, and keeps it for milliseconds."""
-    for bound in ("INLINE_BELOW_S", "STALLED_S"):
-        monkeypatch.setattr(f"audit.disk_pace.{bound}", float("inf"))
-    log = await open_log(tmp_path)
-    await log.append(b"leaf 0")
-    kernel, ended = log._commit._kernel, threading.Event()
-    if kernel is None:
-        pytest.skip("this system lets nobody have the kernel write by itself")
-
-    def compute():
-        while not ended.is_set():
-            sum(range(1000))
-
-    computing = threading.Thread(target=compute)
-    computing.start()
-    try:
-        for n in range(50):
-            await log.append(b"leaf %d" % (n + 1))
-    finally:
-        ended.set()
-        computing.join()
-    assert log._commit._kernel is kernel
-    await log.close()
-
-
-async def test_a_log_whose_kernel_cannot_after_all_writes_by_itself(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(KernelWrite, "start", lambda _, file, *__: bool(asked.append(file)))
-    log = await open_log(tmp_path)
-    assert [await log.append(b"leaf %d" % n) for n in range(3)] == [0, 1, 2]
-    assert len(asked) <= 1
-    await log.close()
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
-async def test_a_log_whose_file_system_takes_no_such_write_after_all_loses_nothing(
-    tmp_path, monkeypatch, number
-):
-    asked = []
-
-    def refused(write):
-        asked.append(write)
-        return -number
-
-    monkeypatch.setattr(KernelWrite, "_result", refused)
-    log = await open_log(tmp_path)
-    prepared = []
-    assert [await log.append(b"leaf %d" % n, prepared.append) for n in range(3)] == [0, 1, 2]
-    assert len(asked) <= 1
-    assert set(prepared) == {0, 1, 2}
-    await log.close()
-    log = await open_log(tmp_path)
-    assert log.entries(0, 9) == [b"leaf 0", b"leaf 1", b"leaf 2"]
-    await log.close()
-
-
-async def test_a_file_system_without_such_writes_is_written_to_as_ever(tmp_path, monkeypatch):
-    open_file = os.open
-
-    def refusing(path, flags, *mode, **options):
-        if flags & os.O_DIRECT:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return open_file(path, flags, *mode, **options)
-
-    monkeypatch.setattr(os, "open", refusing)
-    log = await open_log(tmp_path)
-    assert [await log.append(b"leaf %d" % n) for n in range(3)] == [0, 1, 2]
-    await log.close()
-
-
-async def test_a_file_system_that_writes_while_it_is_handed_what_to_write_has_a_thread(
-    tmp_path, monkeypatch
-):
-    """Each such write would stop the loop, and with it everybody else."""
-    asked = []
-    start, ended = KernelWrite.start, KernelWrite._ended
-
-    def slow(write, *arguments):
-        asked.append(arguments)
-        submit = write._submit
-
-        def waits():
-            submitted = submit()
-            while not ended(write):
-                time.sleep(1e-4)
-            time.sleep(kernel_write.LONG_S)
-            return submitted
-
-        write._submit = waits
-        begun = start(write, *arguments)
-        write._submit = submit
-        return begun
-
-    monkeypatch.setattr(KernelWrite, "start", slow)
-    monkeypatch.setattr("audit.disk_pace.INLINE_BELOW_S", float("inf"))
-    monkeypatch.setattr("audit.disk_pace.STALLED_S", float("inf"))
-    log = await open_log(tmp_path)
-    if log._commit._loop is not None and log._commit._kernel is None:
-        pytest.skip("this system lets nobody have the kernel write by itself")
-    assert [await log.append(b"leaf %d" % n) for n in range(9)] == list(range(9))
-    assert len(asked) == WAITED_MAX
-    await log.close()
-
-
-def segments(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.glob("*.wal"))
-
-
-async def test_records_are_on_the_disk_when_they_are_answered(tmp_path):
-    log = await open_log(tmp_path)
-    for n in range(20):
-        appended = [log.append(b"leaf %d of %d" % (k, n)) for k in range(1 + n % 5)]
-        await asyncio.gather(*appended)
-        written = segments(tmp_path / "wal")
-        assert all(b"leaf %d of %d" % (k, n) in written for k in range(1 + n % 5))
-    await log.close()
 
 
 def test_memory_for_direct_writes_begins_with_a_page():

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import Log
 from audit import log as log_module
+from audit import quicker as quicker_module
 from audit import segment as segment_module
 from audit import wal as wal_module
 from audit.records import Action, Outcome, RequestRecord, encode
@@ -28,10 +29,11 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 def make_everything_frequent() -> None:
-    """Let segments, publications and releases come so often that kills hit them too."""
+    """Let segments, publications, releases and changes of way come so often that kills hit them too."""
     segment_module.SEGMENT_BYTES = 24 * 1024
     wal_module.SEGMENTS_KEPT = 2
     log_module.PUBLISH_INTERVAL_S = 0.002
+    quicker_module.TRY_AGAIN_S, quicker_module.TRY_AGAIN_AFTER, quicker_module.CLEARLY = 0.0, 2, 9.0
 
 
 def leaf(number: int) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from audit import kernel_write
 from audit.kernel_write import KernelWrite
 from audit.segment import Segment
 
@@ -43,3 +44,18 @@ def break_syncs(monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> Non
 
     monkeypatch.setattr(os, "fdatasync", broken)
     monkeypatch.setattr(KernelWrite, "_result", failed)
+
+
+def refuse_direct_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> list[KernelWrite]:
+    """Have the kernel say `number` of each write past its cache; return what it said so to, so far."""
+    result, refused = KernelWrite._result, []
+
+    def refusing(write: KernelWrite) -> int:
+        given = result(write)
+        if write._request.opcode != kernel_write._WRITE:
+            return given
+        refused.append(write)
+        return -number
+
+    monkeypatch.setattr(KernelWrite, "_result", refusing)
+    return refused
