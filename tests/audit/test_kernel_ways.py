@@ -182,6 +182,22 @@ async def test_records_written_both_ways_in_turns_are_all_there(log, asked, monk
     assert await reopened(log, tmp_path) == leaves
 
 
+async def test_the_way_that_is_quicker_on_this_disk_is_gone(log, asked, monkeypatch):
+    monkeypatch.setattr("audit.quicker.TRY_AGAIN_S", 0.0)
+    collect, writes = KernelWrite._collect, kernel_write._WRITE
+
+    def slow(write):
+        if write._request.opcode == writes:
+            time.sleep(0.005)
+        collect(write)
+
+    monkeypatch.setattr(KernelWrite, "_collect", slow)
+    for n in range(TRY_AGAIN_AFTER + 2 * TRIES):
+        await log.append(b"leaf %d" % n)
+    assert set(asked[: TRY_AGAIN_AFTER - 1]) == {"past"}
+    assert set(asked[-TRIES:]) == {"through"}
+
+
 def segments(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("wal/*.wal"))
 
