@@ -16,6 +16,9 @@ YIELDED_S: Final = 200e-6
 YIELDED_MAX: Final = 3
 ASLEEP_S: Final = 1.0
 
+# A turn of the loop that had nothing to do takes less.
+NOTHING_S: Final = 20e-6
+
 
 class Awake:
     """Has one event loop look again and again while a write is under way, but not for long."""
@@ -26,6 +29,9 @@ class Awake:
         self._clock = clock
         self._began: float | None = None
         self._looking = False
+        self._looked_at: float | None = None
+        # For how long the loop did nothing but look, in all.
+        self.idle_s = 0.0
         self._mean_s = 0.0
         self._yielded = False
         self._yields = 0
@@ -36,7 +42,7 @@ class Awake:
         self._began = self._clock()
         quick = self._mean_s < AWAKE_S and self._began >= self._asleep_until
         if quick and not self._looking:
-            self._looking = True
+            self._looking, self._looked_at = True, None
             self._loop.call_soon(self._look)
 
     def end(self) -> None:
@@ -51,7 +57,10 @@ class Awake:
 
     def _look(self) -> None:
         # Every turn of the loop takes up what has come, and lets other threads have the interpreter.
-        now = self._clock()
+        now, before = self._clock(), self._looked_at
+        if before is not None and now - before < NOTHING_S:
+            self.idle_s += now - before
+        self._looked_at = now
         self._looking = self._began is not None and now - self._began < AWAKE_S
         if not self._looking:
             return

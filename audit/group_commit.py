@@ -66,6 +66,11 @@ class GroupCommit:
         self._alone = False
         self.failed_at: float | None = None
 
+    @property
+    def kept_awake_s(self) -> float:
+        """For how long the event loop was kept awake with nothing to do, in all."""
+        return 0.0 if self._awake is None else self._awake.idle_s
+
     def append(self, leaf: bytes, meanwhile: Meanwhile | None = None) -> "asyncio.Future[int]":
         """Queue one record; the future gives its index once it is durable and in the tree.
 

@@ -191,6 +191,11 @@ class Log:
         return self._minimum
 
     @property
+    def kept_awake_s(self) -> float:
+        """For how long it kept the event loop awake with nothing to do, in all."""
+        return self._commit.kept_awake_s
+
+    @property
     def writable(self) -> bool:
         """Whether to try: false for a second after an append failed, or once witnesses are overdue."""
         failed = self._commit.failed_at

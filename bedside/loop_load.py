@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,9 @@ class LoopLoad:
     time counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Leave out how long, in seconds, the thread ran with nothing to do, as `idle_s` tells."""
+        self._idle_s = idle_s
         self._file = -1
         with contextlib.suppress(OSError):
             self._file = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
@@ -42,7 +45,8 @@ class LoopLoad:
             self._file = -1
 
     def _busy_s(self) -> float:
-        return time.thread_time() if self._file < 0 else self._told_s()
+        used_s = time.thread_time() if self._file < 0 else self._told_s()
+        return used_s - self._idle_s()
 
     def _told_s(self) -> float:
         ran, waited, _ = os.pread(self._file, _LINE_BYTES, 0).split()

@@ -18,6 +18,7 @@ from bedside.errors import BedsideError
 from bedside.held import HeldConnections, Unread
 from bedside.http import serve_http
 from bedside.listen import listen_tcp, listen_unix, url_of
+from bedside.loop_load import LoopLoad
 from bedside.shifts import Shifts
 from bedside.site import COORDINATOR, Site
 from bedside.telemetry import Telemetry
@@ -94,7 +95,11 @@ async def serve_gateway(
     """Serve a gateway until `stop` is set."""
     admission = gateway.settings.admission
     held = HeldConnections(gateway.threshold, admission.refusals_per_s)
-    shifts = Shifts(admission.target_wait_s, refusing=gateway.threshold.refused_lately)
+    shifts = Shifts(
+        admission.target_wait_s,
+        refusing=gateway.threshold.refused_lately,
+        load=lambda: LoopLoad(lambda: gateway.recorder.kept_awake_s),
+    )
     gateway.unread.update({Unread.SHIFT: shifts, Unread.REFUSED: held})
     async with running_gateway(gateway) as app:
         stopping = None

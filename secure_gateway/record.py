@@ -55,6 +55,11 @@ class Recorder:
         """Whether the log takes records, as far as is known."""
         return self._log.writable
 
+    @property
+    def kept_awake_s(self) -> float:
+        """For how long the log kept the event loop awake with nothing to do, in all."""
+        return self._log.kept_awake_s
+
     async def record(self, exchange: Exchange, prepare: Prepare | None = None) -> str:
         """Append the record of `exchange`; return where it stands: `<origin>#<index>`.
 

@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from audit.awake import ASLEEP_S, AWAKE_S, YIELDED_MAX, YIELDED_S, Awake
+from audit.awake import ASLEEP_S, AWAKE_S, NOTHING_S, YIELDED_MAX, YIELDED_S, Awake
 
 
 class Clock:
@@ -143,3 +143,21 @@ async def test_an_end_without_a_beginning_is_nothing(awake, clock):
     awake.begin()
     assert await looks(awake) == 50
     awake.end()
+
+
+async def test_only_turns_with_nothing_to_do_count_as_idle(awake, clock, monkeypatch):
+    turns = iter([NOTHING_S / 2, NOTHING_S, NOTHING_S / 4])
+    monkeypatch.setattr(os, "sched_yield", lambda: setattr(clock, "now_s", clock.now_s + next(turns)))
+    awake.begin()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    awake.end()
+    await asyncio.sleep(0)
+    assert awake.idle_s == pytest.approx(0.75 * NOTHING_S)
+    # What passed until the next write is nobody's.
+    clock.now_s += NOTHING_S / 2
+    monkeypatch.undo()
+    awake.begin()
+    await looks(awake, 5)
+    awake.end()
+    assert awake.idle_s == pytest.approx(0.75 * NOTHING_S)

@@ -359,6 +359,17 @@ def test_a_load_tells_work_from_waiting():
     assert waited < 0.3
 
 
+def test_a_thread_that_ran_with_nothing_to_do_did_not_work():
+    """As the gateway's does while it is kept awake for the log: it looked as if all waited for it."""
+    idle_s = 0.0
+    load = LoopLoad(lambda: idle_s)
+    began = time.monotonic()
+    while (idle_s := time.monotonic() - began) < 0.2:
+        pass
+    assert load.since() < 0.3
+    load.close()
+
+
 def test_where_linux_does_not_tell_it_the_processor_time_counts(monkeypatch, tmp_path):
     monkeypatch.setattr("bedside.loop_load._SCHEDSTAT", tmp_path / "nothing")
     load = LoopLoad()
