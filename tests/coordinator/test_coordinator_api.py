@@ -1,7 +1,10 @@
+import errno
+
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request
+from support.syncs import break_syncs
 
 from audit import NoteVerifier, open_checkpoint
 from bedside_client.keys import DeviceIdentity
@@ -228,10 +231,7 @@ async def test_a_job_with_too_small_a_cohort_is_a_conflict(api, releases, make_r
 async def test_nothing_is_done_while_the_log_cannot_be_written(api, log, monkeypatch):
     enrolment, _ = await enrol(api)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(log._wal, "begin", full)
+    break_syncs(monkeypatch, errno.ENOSPC)
     answer = await api.call("DELETE", f"/v1/devices/{enrolment['device']}", Role.OPERATOR)
     assert (answer.status_code, problem(answer)) == (503, "log-unavailable")
     assert answer.headers["retry-after"] == "1"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support.syncs import break_syncs
 
 from audit import LogUnavailable, Pseudonymizer
 from audit.records import DeviceChange, DeviceRecord
@@ -88,11 +89,8 @@ async def test_neither_the_code_nor_the_subject_is_stored(registry, tmp_path):
 async def test_a_device_is_not_enrolled_when_the_log_cannot_be_written(registry, log, monkeypatch):
     code, _ = await registry.issue_code("US-CA", [], 60)
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with monkeypatch.context() as broken:
-        broken.setattr(log._wal, "begin", full)
+        break_syncs(broken, errno.ENOSPC)
         with pytest.raises(LogUnavailable):
             await registry.enroll(code, *identity(code))
     assert await registry.devices() == []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from securesystemslib.dsse import Envelope
 from sqlalchemy import delete
+from support.syncs import break_syncs
 
 from audit import LogUnavailable
 from audit.records import JobRecord, JobState
@@ -147,10 +148,7 @@ async def test_a_job_that_cannot_be_recorded_is_not_accepted(
 ):
     await add_devices(store, 2)
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(log._wal, "begin", full)
+    break_syncs(monkeypatch, errno.ENOSPC)
     with pytest.raises(LogUnavailable):
         await submit(jobs, make_release)
     assert await jobs.list() == []
