@@ -38,7 +38,7 @@ class Awake:
         self._asleep_until = 0.0
 
     def begin(self) -> None:
-        """Take note that a write has begun, beside which the loop has little to do."""
+        """Take note that a write has begun."""
         self._began = self._clock()
         quick = self._mean_s < AWAKE_S and self._began >= self._asleep_until
         if quick and not self._looking:
